@@ -1,0 +1,170 @@
+"""Everything that is wrong with config, data and hardware fit together, found before a weight is loaded or torch imported."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from fettle import base
+from fettle.config import Config, Loaded
+from fettle.data.encode import encode_rows
+from fettle.errors import DataError, FettleError
+from fettle.hardware import facts, plan
+from fettle.model.adapter_config import LoraFamily
+from fettle.prepare import CHUNK, SHOWN, Rows, Sources
+from fettle.rows import Rendered
+from fettle.training.config import FinetuneTrainer
+
+
+@dataclass
+class Report:
+    """What check found."""
+
+    faults: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def run(loaded: Loaded, sources: Sources, seed: int) -> Report:
+    """Check a config that is valid in itself against its base model, its data and this machine."""
+    report = Report(warnings=list(loaded.warnings))
+    config = loaded.config
+    try:
+        found = base.find(config, loaded.folder)
+    except FettleError as error:
+        report.faults.append(str(error))
+        _data_alone(config, sources, loaded, report)
+        return report
+    report.notes.append(_described(found))
+    report.warnings += list(_base_warnings(config, found))
+    rows = Rows(
+        config,
+        sources,
+        loaded.folder,
+        found.tokenizer,
+        found.facts.context,
+        seed,
+        training=config.trainer.type != "none",
+    )
+    longest = 0
+    try:
+        longest = _look_at_rows(rows, report)
+    except FettleError as error:
+        report.faults.append(str(error))
+    _look_at_hardware(config, found, longest, report)
+    return report
+
+
+def _data_alone(config: Config, sources: Sources, loaded: Loaded, report: Report) -> None:
+    """Without a tokenizer the files and columns can still be looked at."""
+    rows = Rows(config, sources, loaded.folder, None, None, 0)  # type: ignore[arg-type]
+    try:
+        report.notes.append(f"data: {len(rows.table):,} rows, columns {', '.join(rows.table.columns)}")
+        shape = rows.shape
+        report.notes.append(f"rows are read as {shape.format}")
+    except FettleError as error:
+        report.faults.append(str(error))
+
+
+def _described(found: base.Base) -> str:
+    facts_ = found.facts
+    size = f"{facts_.parameters / 1e6:,.1f} M weights" if facts_.parameters else "weights not downloaded yet"
+    return f"base model: {facts_.name} ({facts_.family}, {size}, context {facts_.context or 'unknown'}, {facts_.vocab_size:,} ids)"
+
+
+def _base_warnings(config: Config, found: base.Base) -> Iterator[str]:
+    tokenizer = found.tokenizer
+    if tokenizer.eos_id is None:
+        yield "the tokenizer has no end-of-text token: the model cannot learn to stop, answers end at max_new_tokens"
+    if tokenizer.size > found.facts.vocab_size:
+        yield f"the tokenizer has {tokenizer.size} ids, the model {found.facts.vocab_size}: they may not belong together"
+    columns = config.dataset.format not in ("messages", "alpaca") and bool(config.input_features)
+    if (
+        tokenizer.chat_template is not None
+        and columns
+        and config.prompt.use_chat_template == "auto"
+        and config.prompt.chat_template is None
+    ):
+        yield "the base model has a chat template, but rows are shown to it as plain text; set prompt.use_chat_template: true to use it"
+    if isinstance(config.adapter, LoraFamily) and tokenizer.eos_id is not None and config.trainer.type == "finetune":
+        untaught = (
+            tokenizer.bos_id is not None and tokenizer.bos_id != tokenizer.eos_id and tokenizer.chat_template is None
+        )
+        if untaught:
+            yield (
+                f"a base model without a chat template may never have seen {tokenizer.eos!r}; an adapter trains no embeddings, so look "
+                "at the samples to see whether it learns to stop"
+            )
+
+
+def _look_at_rows(rows: Rows, report: Report) -> int:
+    """Walk every row as training would; returns the most tokens of a row, as far as it had to be counted."""
+    config = rows.config
+    table, splits = rows.table, rows.splits
+    counts = ", ".join(f"{len(part):,} {name}" for name, part in splits.items())
+    report.notes.append(f"data: {len(table):,} rows ({counts}), read as {rows.shape.format}")
+    rows.renderer  # noqa: B018 -- raises when rows need a chat template that is not there
+    if config.trainer.type == "none":
+        return 0
+    if not splits["training"]:
+        report.faults.append("no row is left to train on; preprocessing.split gives none to training")
+    if not splits["validation"] and not config.trainer.skip_all_evaluation:
+        report.warnings.append(
+            "there are no validation rows: no early stopping, and the last weights are kept, not the best"
+        )
+    longest, overlong = 0, []
+    for name in splits:
+        for start in range(0, len(splits[name]), CHUNK):
+            for index, length in _lengths(rows, splits[name][start : start + CHUNK]):
+                longest = max(longest, length)
+                if rows.limit is not None and length > rows.limit:
+                    overlong.append((index, length))
+    if overlong:
+        _tell_overlong(rows, overlong, report)
+    return min(longest, rows.limit) if rows.limit is not None else longest
+
+
+def _lengths(rows: Rows, indices: list[int]) -> Iterator[tuple[int, int]]:
+    """(index, tokens) of rows; rows that cannot be too long are bounded by their bytes instead of being encoded."""
+    unsure: list[tuple[int, Rendered]] = []
+    for index, text in rows.rendered(indices):
+        if text is None:
+            continue
+        if not text.whole and not text.pieces[1][0]:
+            raise DataError(f"{rows.table.place(index)}: nothing in this row carries loss (its response is empty)")
+        whole = text.text
+        if rows.limit is not None and whole.isascii() and len(whole) + 4 <= rows.limit:
+            yield index, len(whole) // 3
+        else:
+            unsure.append((index, text))
+    encoded = encode_rows([text for _, text in unsure], rows.tokenizer, rows.limits)
+    yield from ((index, len(one.ids)) for (index, _), one in zip(unsure, encoded, strict=True))
+
+
+def _tell_overlong(rows: Rows, overlong: list[tuple[int, int]], report: Report) -> None:
+    named = ", ".join(f"{rows.table.place(index)} ({length} tokens)" for index, length in overlong[:SHOWN])
+    said = (
+        f"{len(overlong):,} rows are longer than {rows.limit} tokens: {named}{', ...' if len(overlong) > SHOWN else ''}"
+    )
+    if rows.overlong == "error":
+        report.faults.append(
+            f"{said}. Set preprocessing.overlong_rows to truncate (cuts the end, so those rows do not teach the model to stop) or to drop"
+        )
+    else:
+        what = "cut at the end; they do not teach the model to stop" if rows.overlong == "truncate" else "left out"
+        report.warnings.append(f"{said}; they are {what}")
+
+
+def _look_at_hardware(config: Config, found: base.Base, longest: int, report: Report) -> None:
+    device = facts.device()
+    report.notes.append(f"device: {device.shown}")
+    trainer = config.trainer
+    if not isinstance(trainer, FinetuneTrainer) or not found.facts.parameters:
+        return
+    trained = found.facts.parameters
+    if isinstance(config.adapter, LoraFamily):  # two thin matrices on about seven layers of each block
+        trained = found.facts.layers * 7 * 2 * config.adapter.r * found.facts.hidden
+    sizes = plan.Sizes(found.facts.parameters, trained, found.facts.hidden, found.facts.layers, found.facts.vocab_size)
+    short = plan.shortage(device, sizes, plan.precision(trainer, device), max(longest, 1))
+    if short:
+        report.faults.append(f"this run {short}")

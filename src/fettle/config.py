@@ -1,0 +1,235 @@
+"""From a YAML (or a dict) and overrides to a Config: laid together once, validated once, frozen.
+
+Every fault is found in one go: what pydantic refuses is cut out and the rest is checked again, so that the rules between
+keys are reported beside misspelt ones.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError
+
+from fettle import availability, crosschecks
+from fettle.data.config import Dataset, Preprocessing
+from fettle.data.feature_config import InputFeature, OutputFeature
+from fettle.errors import ConfigError, Fault, MissingFileError
+from fettle.faults import prune, to_faults
+from fettle.generation.config import Generation
+from fettle.hardware.config import Backend, LocalBackend
+from fettle.model.adapter_config import Adapter, Adapters
+from fettle.model.config import ModelParameters, Quantization
+from fettle.prompt.config import Prompt
+from fettle.section import Section
+from fettle.training.config import NoTrainer, Trainer
+from fettle.yamlfile import Document, dotted, parse
+from fettle.yamlfile import Path as KeyPath
+
+
+class Config(Section):
+    """Everything about a run."""
+
+    model_type: Literal["llm"]
+    """`llm`: a language model that writes."""
+    base_model: str
+    """`fettle:pocket`, a local Hugging Face folder, or a hub id."""
+    input_features: list[InputFeature] = Field(default_factory=list)
+    """The column the model reads: exactly one, of type text. May be left out for Alpaca and messages data."""
+    output_features: list[OutputFeature] = Field(default_factory=list)
+    """The column the model writes: exactly one. May be left out for Alpaca and messages data."""
+    dataset: Dataset = Dataset()
+    """Where the rows come from."""
+    prompt: Prompt = Prompt()
+    """How a row becomes what the model reads."""
+    preprocessing: Preprocessing = Preprocessing()
+    """How rows are chosen, divided and cut."""
+    adapter: Adapter | None = None
+    """Train an adapter instead of all weights: a name (`lora`) or a section."""
+    adapters: Adapters | None = None
+    """Several named adapters; instead of adapter."""
+    quantization: Quantization | None = None
+    """Weights of the base model in few bits."""
+    model_parameters: ModelParameters | None = None
+    """Changes to the base model's own configuration."""
+    trainer: Trainer = NoTrainer(type="none")
+    """What is trained, and how."""
+    generation: Generation = Generation()
+    """How the model writes its answer."""
+    backend: Backend = LocalBackend(type="local")
+    """Where the run is carried out: a name or a section."""
+    defaults: dict[str, Any] = Field(default_factory=dict)
+    """Preprocessing for all features of a type."""
+    hyperopt: dict[str, Any] | None = None
+    """Search for good settings."""
+    trust_remote_code: bool = False
+    """Allow code that comes with a base model to run."""
+    is_multimodal: bool = False
+    """The base model reads images as well."""
+    preset: str | None = None
+    """Named set of settings."""
+    ludwig_version: str | None = None
+    """Written into configs by Ludwig; not used."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A valid Config and where it came from."""
+
+    config: Config
+    raw: Mapping[str, Any]
+    text: str
+    """The user's YAML word for word."""
+    folder: Path
+    """Folder that relative paths are looked for in first."""
+    warnings: tuple[str, ...] = ()
+
+
+def load(source: str | os.PathLike[str] | Mapping[str, Any], overrides: Sequence[str] = ()) -> Loaded:
+    """Read a config from a YAML file, a YAML text (anything with a newline or `: `) or a dict.
+
+    Args:
+        overrides: `key=value` texts such as `trainer.learning_rate=2e-4`; values are YAML.
+
+    Raises:
+        MissingFileError: the file does not exist.
+        ConfigError: the config is wrong; `.faults` lists everything that is.
+    """
+    document, text, folder = _read(source)
+    faults = list(document.faults)
+    if not isinstance(document.data, dict):
+        raise ConfigError([*faults, Fault(document.name, "", "expected keys and values such as `model_type: llm`")])
+    _shorten(document)
+    for override in overrides:
+        faults += _lay(document, override)
+    _shorten(document)
+    config, found = _validate(document)
+    if faults or found or config is None:
+        raise ConfigError(_in_order([*faults, *found]))
+    return Loaded(config, document.data, text, folder, tuple(_without_effect(document)))
+
+
+def _read(source: str | os.PathLike[str] | Mapping[str, Any]) -> tuple[Document, str, Path]:
+    if isinstance(source, Mapping):
+        try:
+            text = yaml.safe_dump(copy.deepcopy(dict(source)), sort_keys=False, allow_unicode=True)
+        except (yaml.YAMLError, TypeError) as error:
+            raise ConfigError([Fault("config", "", f"only plain values can stand in a config: {error}")]) from None
+        return Document("config", copy.deepcopy(dict(source))), text, Path.cwd()
+    if isinstance(source, str) and ("\n" in source or ": " in source):
+        return parse(source, "config"), source, Path.cwd()
+    path = Path(source)
+    if not path.is_file():
+        what = "is a folder, not a YAML file" if path.is_dir() else "does not exist"
+        raise MissingFileError(f"{path}: the config {what}")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigError([Fault(str(path), "", f"is not UTF-8 text (byte {error.start})")]) from None
+    return parse(text, str(path)), text, path.resolve().parent
+
+
+# The short spellings of the vocabulary: `adapter: lora` stands for `adapter: {type: lora}`, and so on.
+SHORT = (
+    ("adapter", "type"),
+    ("backend", "type"),
+    ("dataset", "path"),
+    ("trainer.optimizer", "type"),
+    ("preprocessing.split", "type"),
+)
+_RENAMED = (("model_name", "base_model"), ("model_parameters.rope_scaling.type", "rope_type"))
+
+
+def _shorten(document: Document) -> None:
+    """Replace short and older spellings in the raw mapping by the full ones."""
+    for path, key in SHORT:
+        *parents, last = path.split(".")
+        for _, holder in availability.values_at(document.data, tuple(parents)):
+            if isinstance(holder, dict) and isinstance(holder.get(last), str):
+                holder[last] = {key: holder[last]}
+    for path, name in _RENAMED:
+        *parents, old = path.split(".")
+        for at, holder in availability.values_at(document.data, tuple(parents)):
+            if isinstance(holder, dict) and old in holder and name not in holder:
+                holder[name] = holder.pop(old)
+                document.lines[(*at, name)] = document.lines.get((*at, old), 0)
+    if document.data.get("adapters", ...) is None:
+        del document.data["adapters"]
+
+
+def _lay(document: Document, override: str) -> list[Fault]:
+    """Lay one `key=value` into the raw mapping."""
+    path, equals, value = override.partition("=")
+    if not equals or not path.strip():
+        return [Fault("command line", override, "expected key=value, such as trainer.epochs=3")]
+    keys = path.strip().replace("[", ".").replace("]", "").split(".")
+    try:
+        parsed = parse(value, "command line").data
+    except ConfigError as error:
+        return [Fault("command line", path, error.faults[0].message)]
+    here: Any = document.data
+    at: tuple[str | int, ...] = ()
+    for position, key in enumerate(keys):
+        step: str | int = int(key) if isinstance(here, list) and key.isdecimal() else key
+        at = (*at, step)
+        if isinstance(here, list) and (not isinstance(step, int) or step >= len(here)):
+            return [Fault("command line", path, f"there is no item {key} in {dotted(at[:-1])}, which has {len(here)}")]
+        if not isinstance(here, (dict, list)):
+            return [Fault("command line", path, f"{dotted(at[:-1])} is {here!r}, not a section")]
+        document.lines[at] = 0 if position == len(keys) - 1 else document.lines.get(at, 0)
+        if position == len(keys) - 1:
+            here[step] = parsed  # type: ignore[index]
+        elif isinstance(here, dict):
+            if here.get(step) is None:
+                here[step] = {}
+            here = here[step]
+        else:
+            here = here[step]  # type: ignore[index]
+    return []
+
+
+def _validate(document: Document) -> tuple[Config | None, list[Fault]]:
+    """The Config, or all faults: pydantic's, then those between keys in what is left."""
+    faults: list[Fault] = []
+    data = copy.deepcopy(document.data)
+    config = None
+    cut: set[KeyPath] = set()
+    for _ in range(4):  # cutting a fault out can uncover another, seldom more than one
+        try:
+            config = Config.model_validate(data)
+            break
+        except ValidationError as error:
+            found = [(path, said) for path, said in to_faults(Config, error, data) if path not in cut]
+            cut |= {path for path, _ in found}
+            faults += [Fault(document.place(path), dotted(path), said) for path, said in found]
+            data = prune(data, [path for path, _ in found])
+    for key, at, value in availability.set_keys(Config, document.data, (path for path, _ in availability.NOT_YET)):
+        allowed = dict(availability.NOT_YET)[key]
+        if value not in allowed and at not in cut and at[:-1] not in cut:
+            shown = f"{value!r} is " if not isinstance(value, (dict, list)) else ""
+            also = f" (there is: {', '.join(str(one) for one in allowed if one != {})})" if any(allowed) else ""
+            faults.append(Fault(document.place(at), dotted(at), f"{shown}not available yet{also}"))
+    if config is not None:
+        faults += [Fault(document.place(path), dotted(path), said) for path, said in crosschecks.run(config, data)]
+    return config, faults
+
+
+def _in_order(faults: list[Fault]) -> list[Fault]:
+    """Without repeats, by line."""
+
+    def line(fault: Fault) -> tuple[int, str]:
+        number = fault.place.rpartition(":")[2]
+        return (int(number) if number.isdecimal() else 0, fault.path)
+
+    return sorted(dict.fromkeys(faults), key=line)
+
+
+def _without_effect(document: Document) -> list[str]:
+    why = dict(availability.NO_EFFECT)
+    keys = availability.set_keys(Config, document.data, iter(why))
+    return [f"{document.place(at)}: {dotted(at)}: has no effect: {why[key]}" for key, at, _ in keys]

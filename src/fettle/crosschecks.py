@@ -1,0 +1,221 @@
+"""The rules between keys: what pydantic cannot see because it looks at one key at a time.
+
+`run` yields (path, message) for each broken rule. Rules only check; they never change a value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from fettle.errors import nearest
+from fettle.model.adapter_config import LoraFamily
+from fettle.prompt.config import RESERVED, placeholders
+from fettle.training.config import FinetuneTrainer
+from fettle.yamlfile import Path
+
+if TYPE_CHECKING:
+    from fettle.config import Config
+
+Faults = Iterator[tuple[Path, str]]
+
+TEXT_METRICS = ("loss", "perplexity", "next_token_accuracy", "token_accuracy")
+
+
+def run(config: Config, raw: Mapping[str, Any]) -> Faults:
+    """Every broken rule."""
+    yield from _features(config)
+    yield from _dataset(config)
+    yield from _preprocessing(config)
+    yield from _prompt(config)
+    yield from _trainer(config)
+    yield from _schedule(config)
+    yield from _adapter(config)
+    yield from _generation(config)
+    if config.adapter is not None and raw.get("adapters") is not None:
+        yield ("adapters",), "give either adapter or adapters"
+
+
+def _features(config: Config) -> Faults:
+    names = [feature.name for feature in (*config.input_features, *config.output_features)]
+    for side, features in (("input_features", config.input_features), ("output_features", config.output_features)):
+        if len(features) > 1:
+            yield (
+                (side,),
+                f"a language model has exactly one, got {len(features)}; combine columns with prompt.template",
+            )
+        if not features and config.dataset.format == "columns":
+            yield (side,), "missing; dataset.format: columns needs one"
+        for index, feature in enumerate(features):
+            if not feature.active:
+                yield (side, index, "active"), "the only feature of its side cannot be inactive"
+            if names.count(feature.name) > 1:
+                yield (side, index, "name"), f"the name {feature.name!r} is used twice"
+    for index, feature in enumerate(config.input_features):
+        if feature.tied is not None and feature.tied not in names:
+            yield (
+                ("input_features", index, "tied"),
+                f"there is no feature {feature.tied!r}{nearest(feature.tied, names)}",
+            )
+    if bool(config.input_features) != bool(config.output_features) and config.dataset.format in ("auto", "columns"):
+        missing = "output_features" if config.input_features else "input_features"
+        yield (missing,), "missing; name the column as well (or leave both out for Alpaca and messages data)"
+
+
+def _dataset(config: Config) -> Faults:
+    dataset = config.dataset
+    if dataset.path is not None and dataset.training_set is not None:
+        yield ("dataset", "training_set"), "give either path (divided by preprocessing.split) or training_set"
+    for name in ("validation_set", "test_set"):
+        if getattr(dataset, name) is not None and dataset.training_set is None:
+            yield ("dataset", name), "needs training_set beside it"
+    if dataset.format in ("alpaca", "messages") and config.prompt.template is not None and dataset.format == "messages":
+        yield (
+            ("prompt", "template"),
+            "conversations are rendered by the chat template; remove it or use another dataset.format",
+        )
+
+
+def _preprocessing(config: Config) -> Faults:
+    part = config.preprocessing
+    if part.sample_ratio < 1 and part.sample_size is not None:
+        yield ("preprocessing", "sample_size"), "give either sample_ratio or sample_size"
+    for name in ("oversample_minority", "undersample_majority"):
+        if getattr(part, name) is not None:
+            yield ("preprocessing", name), "needs a binary output, which a language model does not have"
+    if part.split.type != "fixed" and abs(sum(part.split.probabilities) - 1) > 1e-6:
+        yield ("preprocessing", "split", "probabilities"), f"must add up to 1, not {sum(part.split.probabilities):g}"
+    if part.split.type != "fixed" and part.split.probabilities[0] == 0 and config.trainer.type != "none":
+        yield ("preprocessing", "split", "probabilities"), "leave no row to train on"
+
+
+def _prompt(config: Config) -> Faults:
+    prompt = config.prompt
+    if prompt.template is None:
+        return
+    at: Path = ("prompt", "template")
+    try:
+        names = [name for name, _ in placeholders(prompt.template)]
+    except ValueError as error:
+        yield at, str(error)
+        return
+    outputs = {feature.column or feature.name for feature in config.output_features}
+    for name in names:
+        if name in outputs:
+            yield at, f"shows the model the output column {{{name}}}, which it is to write"
+        if name.startswith("__") and name not in RESERVED:
+            yield at, f"unknown placeholder {{{name}}}{nearest(name, RESERVED)}"
+    if not any(name == "__sample__" or name not in RESERVED for name in names):
+        yield at, "names no column; at least one {column} or {__sample__} is needed"
+    if prompt.task is not None and "__task__" not in names:
+        yield at, "needs {__task__}, because prompt.task is set"
+    if prompt.task is None and "__task__" in names:
+        yield at, "has {__task__}, but prompt.task is not set"
+    if "__context__" in names and prompt.retrieval.type is None:
+        yield at, "has {__context__}, but prompt.retrieval is not set"
+
+
+def _trainer(config: Config) -> Faults:
+    trainer = config.trainer
+    outputs = [feature.name for feature in config.output_features]
+    if trainer.checkpoints_per_epoch and trainer.steps_per_checkpoint:
+        yield ("trainer", "steps_per_checkpoint"), "give either checkpoints_per_epoch or steps_per_checkpoint"
+    metric = trainer.validation_metric
+    if metric is not None and metric not in TEXT_METRICS:
+        yield (
+            ("trainer", "validation_metric"),
+            f"expected one of {', '.join(TEXT_METRICS)}, got {metric!r}{nearest(metric, TEXT_METRICS)}",
+        )
+    if trainer.validation_field not in (None, "combined", *outputs):
+        yield (
+            ("trainer", "validation_field"),
+            f"expected combined or the output's name, got {trainer.validation_field!r}",
+        )
+    if trainer.validation_field == "combined" and metric not in (None, "loss"):
+        yield ("trainer", "validation_metric"), "combined has only the metric loss"
+    if isinstance(trainer, FinetuneTrainer):
+        yield from _batches(trainer)
+        yield from _modes(trainer)
+
+
+def _batches(trainer: FinetuneTrainer) -> Faults:
+    effective, batch, steps = trainer.effective_batch_size, trainer.batch_size, trainer.gradient_accumulation_steps
+    at = ("trainer", "effective_batch_size")
+    if effective == "auto":
+        return
+    for name, value in (("batch_size", batch), ("gradient_accumulation_steps", steps)):
+        if value != "auto" and effective % value:
+            yield at, f"{effective} cannot be divided by {name} {value}"
+    if batch != "auto" and steps != "auto" and effective != batch * steps:
+        yield at, f"{effective} is not batch_size {batch} * gradient_accumulation_steps {steps}"
+    if trainer.max_batch_size is not None and effective > trainer.max_batch_size:
+        yield at, f"{effective} is more than max_batch_size {trainer.max_batch_size}"
+
+
+def _modes(trainer: FinetuneTrainer) -> Faults:
+    if trainer.use_mixed_precision is not None and trainer.precision != "auto":
+        yield ("trainer", "use_mixed_precision"), "give either use_mixed_precision or precision"
+    if trainer.optimizer.type == "sgd_8bit" and trainer.optimizer.momentum == 0:
+        yield ("trainer", "optimizer", "momentum"), "sgd_8bit needs a momentum above 0"
+    if (
+        trainer.optimizer.type == "sgd"
+        and trainer.optimizer.nesterov
+        and not (trainer.optimizer.momentum and not trainer.optimizer.dampening)
+    ):
+        yield ("trainer", "optimizer", "nesterov"), "needs a momentum above 0 and no dampening"
+    if trainer.optimizer.type == "adafactor" and trainer.optimizer.relative_step and trainer.optimizer.lr is not None:
+        yield ("trainer", "optimizer", "lr"), "cannot be given together with relative_step"
+    if trainer.optimizer.type == "schedule_free_adamw" and trainer.learning_rate_scheduler.decay is not None:
+        yield ("trainer", "learning_rate_scheduler", "decay"), "schedule_free_adamw needs decay: null"
+
+
+def _schedule(config: Config) -> Faults:
+    if not isinstance(config.trainer, FinetuneTrainer):
+        return
+    at = ("trainer", "learning_rate_scheduler")
+    schedule = config.trainer.learning_rate_scheduler
+    shares = schedule.wsd_warmup_fraction + schedule.wsd_stable_fraction + schedule.wsd_decay_fraction
+    if schedule.decay == "wsd" and abs(shares - 1) > 1e-6:
+        yield (*at, "wsd_stable_fraction"), f"the three wsd fractions must add up to 1, not {shares:g}"
+    if schedule.warmup_evaluations and "warmup_fraction" in schedule.model_fields_set:
+        yield (*at, "warmup_evaluations"), "give either warmup_evaluations or warmup_fraction"
+    for name, metric in (
+        ("reduce_eval_metric", schedule.reduce_eval_metric),
+        ("increase_batch_size_eval_metric", config.trainer.increase_batch_size_eval_metric),
+    ):
+        if metric not in TEXT_METRICS:
+            owner = at if name == "reduce_eval_metric" else ("trainer",)
+            yield (
+                (*owner, name),
+                f"expected one of {', '.join(TEXT_METRICS)}, got {metric!r}{nearest(metric, TEXT_METRICS)}",
+            )
+
+
+def _adapter(config: Config) -> Faults:
+    adapter = config.adapter
+    if adapter is None:
+        return
+    if config.trainer.type == "none" and adapter.pretrained_adapter_weights is None:
+        yield ("adapter",), "needs trainer.type: finetune (or pretrained_adapter_weights)"
+    if isinstance(adapter, LoraFamily):
+        for name in ("eva", "loftq"):
+            given = getattr(adapter, f"{name}_config") is not None
+            if given and adapter.init_lora_weights != name:
+                yield ("adapter", f"{name}_config"), f"needs init_lora_weights: {name}"
+        if adapter.use_dora and adapter.init_lora_weights in ("pissa", "olora", "orthogonal"):
+            yield ("adapter", "init_lora_weights"), f"{adapter.init_lora_weights} cannot be combined with use_dora"
+
+
+def _generation(config: Config) -> Faults:
+    part = config.generation
+    if (
+        part.min_new_tokens is not None
+        and part.max_new_tokens is not None
+        and part.min_new_tokens > part.max_new_tokens
+    ):
+        yield (
+            ("generation", "min_new_tokens"),
+            f"{part.min_new_tokens} is more than max_new_tokens {part.max_new_tokens}",
+        )
+    if part.max_length is not None and part.min_length > part.max_length:
+        yield ("generation", "min_length"), f"{part.min_length} is more than max_length {part.max_length}"

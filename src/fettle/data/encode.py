@@ -1,0 +1,126 @@
+"""From rendered rows to ids and the mask of what carries loss; exact by construction.
+
+Rows rendered piece by piece (a prompt, then its response) are encoded so: the ids of the prompt are the ids that prediction
+will feed, and the response follows with the stop token. Rows rendered whole (chat templates) are encoded as one text and
+divided by character offsets. Where a token would straddle the border, or the text up to the border alone would be encoded
+otherwise, the text is cut there, so that a prompt at prediction is always a prefix of the training ids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fettle.rows import Rendered
+from fettle.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Ids of one row and, for each, whether it carries loss."""
+
+    ids: list[int]
+    trained: list[bool]
+
+    def cut(self, limit: int) -> Encoded:
+        return Encoded(self.ids[:limit], self.trained[:limit])
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Most tokens of the parts of a row that features limit; None is no limit."""
+
+    input: int | None = None
+    output: int | None = None
+
+
+def encode_rows(rows: Sequence[Rendered], tokenizer: Tokenizer, limits: Limits = Limits()) -> list[Encoded]:
+    """Encode finished rows (prompt and response, or whole conversations)."""
+    apart = iter(_encode_apart([row for row in rows if not row.whole], tokenizer, limits))
+    whole = iter(_encode_whole([row for row in rows if row.whole], tokenizer))
+    return [next(whole) if row.whole else next(apart) for row in rows]
+
+
+def encode_prompts(rows: Sequence[Rendered], tokenizer: Tokenizer, limits: Limits = Limits()) -> list[list[int]]:
+    """Encode the part of rows that the model is given: exactly what stands before the response in training."""
+    apart = iter(_prompt_ids([row.pieces[0][0] for row in rows if not row.whole], tokenizer, limits))
+    whole = iter(_encode_whole([row for row in rows if row.whole], tokenizer))
+    return [next(whole).ids if row.whole else next(apart) for row in rows]
+
+
+def _prompt_ids(prompts: Sequence[str], tokenizer: Tokenizer, limits: Limits) -> list[list[int]]:
+    ends = {tokenizer.eos_id} - {tokenizer.bos_id, None}
+    found = []
+    for ids in tokenizer.encode(prompts, special=True):
+        while ids and ids[-1] in ends:  # a tokenizer that closes every text would close the prompt
+            ids = ids[:-1]
+        found.append(ids[: limits.input])
+    return found
+
+
+def _encode_apart(rows: Sequence[Rendered], tokenizer: Tokenizer, limits: Limits) -> list[Encoded]:
+    prompts = _prompt_ids([row.pieces[0][0] for row in rows], tokenizer, limits)
+    responses = tokenizer.encode([row.pieces[1][0] for row in rows], special=False)
+    stop = [] if tokenizer.eos_id is None else [tokenizer.eos_id]
+    found = []
+    for prompt, response in zip(prompts, responses, strict=True):
+        written = (
+            response + stop if limits.output is None or len(response) < limits.output else response[: limits.output]
+        )
+        found.append(Encoded(prompt + written, [False] * len(prompt) + [True] * len(written)))
+    return found
+
+
+def _encode_whole(rows: Sequence[Rendered], tokenizer: Tokenizer) -> list[Encoded]:
+    texts = [row.text for row in rows]
+    borders = [_borders(row) for row in rows]
+    found = tokenizer.encode_with_offsets(texts)
+    # what prediction would feed before the last response: must be a prefix of the row's ids
+    last = [text[: marks[-1][0]] if marks else "" for text, marks in zip(texts, borders, strict=True)]
+    before = tokenizer.encode(last, special=False)
+    encoded = []
+    for text, marks, (ids, offsets), prefix in zip(texts, borders, found, before, strict=True):
+        starts = [start for start, _ in marks]
+        cuts = sorted({mark for span in marks for mark in span if _straddled(offsets, mark)})
+        if not cuts and marks and ids[: len(prefix)] != prefix:
+            cuts = [starts[-1]]
+        if cuts:
+            ids, offsets = _encode_cut(text, cuts, tokenizer)
+        encoded.append(Encoded(ids, _mask(offsets, marks)))
+    return encoded
+
+
+def _borders(row: Rendered) -> list[tuple[int, int]]:
+    """(from, to) characters of the pieces that carry loss."""
+    spans, position = [], 0
+    for piece, trained in row.pieces:
+        if trained and piece:
+            spans.append((position, position + len(piece)))
+        position += len(piece)
+    return spans
+
+
+def _straddled(offsets: Sequence[tuple[int, int]], mark: int) -> bool:
+    return any(start < mark < end for start, end in offsets)
+
+
+def _encode_cut(text: str, cuts: Sequence[int], tokenizer: Tokenizer) -> tuple[list[int], list[tuple[int, int]]]:
+    """Encode a text in parts that end at the cuts."""
+    ids: list[int] = []
+    offsets: list[tuple[int, int]] = []
+    marks = [0, *cuts, len(text)]
+    parts = [text[start:end] for start, end in zip(marks, marks[1:], strict=False)]
+    for start, (part_ids, part_offsets) in zip(marks, tokenizer.encode_with_offsets(parts), strict=False):
+        ids += part_ids
+        offsets += [(start + first, start + last) for first, last in part_offsets]
+    return ids, offsets
+
+
+def _mask(offsets: Sequence[tuple[int, int]], marks: Sequence[tuple[int, int]]) -> list[bool]:
+    """True for the ids that lie within a span."""
+    mask, position = [], 0
+    for start, end in offsets:
+        while position < len(marks) and start >= marks[position][1]:
+            position += 1
+        mask.append(position < len(marks) and start >= marks[position][0] and end <= marks[position][1] and end > start)
+    return mask

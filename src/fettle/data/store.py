@@ -1,0 +1,101 @@
+"""Encoded rows in flat arrays, kept on disk by a fingerprint of everything that shapes them.
+
+Letters: S = tokens of the whole split, R = its rows.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fettle.data.encode import Encoded
+from fettle.files import whole_folder
+
+
+@dataclass(frozen=True)
+class EncodedSplit:
+    """All rows of a split end to end; row r is `ids_S[starts[r]:starts[r + 1]]`."""
+
+    ids_S: NDArray[np.int32]
+    trained_S: NDArray[np.bool_]
+    starts: NDArray[np.int64]
+    """First token of each row, and S at the end (R + 1 values)."""
+    rows_R: NDArray[np.int64]
+    """Index of each row in the table."""
+    counts: dict[str, int] = field(default_factory=dict)
+    """How many rows were truncated, dropped, without label."""
+
+    def __len__(self) -> int:
+        return len(self.rows_R)
+
+    @property
+    def lengths_R(self) -> NDArray[np.int64]:
+        return np.diff(self.starts)
+
+    def example(self, row: int) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
+        """Ids of a row and, for each, whether it carries loss."""
+        part = slice(self.starts[row], self.starts[row + 1])
+        return self.ids_S[part], self.trained_S[part]
+
+
+class Collector:
+    """Gathers encoded rows into an EncodedSplit, a chunk at a time."""
+
+    def __init__(self) -> None:
+        self._ids: list[NDArray[np.int32]] = []
+        self._trained: list[NDArray[np.bool_]] = []
+        self._lengths: list[int] = []
+        self._rows: list[int] = []
+
+    def add(self, rows: Sequence[int], encoded: Sequence[Encoded]) -> None:
+        """Append rows; the table's index of each beside it."""
+        lengths = [len(one.ids) for one in encoded]
+        total = sum(lengths)
+        self._ids.append(np.fromiter((i for one in encoded for i in one.ids), np.int32, total))
+        self._trained.append(np.fromiter((t for one in encoded for t in one.trained), np.bool_, total))
+        self._lengths += lengths
+        self._rows += rows
+
+    def finish(self, counts: dict[str, int]) -> EncodedSplit:
+        starts = np.zeros(len(self._lengths) + 1, np.int64)
+        np.cumsum(self._lengths, out=starts[1:])
+        ids = np.concatenate(self._ids) if self._ids else np.zeros(0, np.int32)
+        trained = np.concatenate(self._trained) if self._trained else np.zeros(0, np.bool_)
+        return EncodedSplit(ids, trained, starts, np.asarray(self._rows, np.int64), counts)
+
+
+def cache_folder(configured: str | None) -> Path:
+    """`backend.cache_dir`, else `$FETTLE_CACHE`, else `~/.cache/fettle`."""
+    return Path(configured or os.environ.get("FETTLE_CACHE") or Path.home() / ".cache" / "fettle")
+
+
+def save(folder: Path, splits: dict[str, EncodedSplit], about: dict[str, Any]) -> None:
+    """Keep encoded splits under a folder; whole or not at all."""
+    with whole_folder(folder) as part:
+        for name, split in splits.items():
+            for key in ("ids_S", "trained_S", "starts", "rows_R"):
+                np.save(part / f"{name}.{key}.npy", getattr(split, key))
+        counts = {name: split.counts for name, split in splits.items()}
+        (part / "about.json").write_text(json.dumps({"splits": list(splits), "counts": counts, **about}, indent=2))
+
+
+def load(folder: Path) -> tuple[dict[str, EncodedSplit], dict[str, Any]] | None:
+    """What `save` kept, memory-mapped; None where there is nothing (whole)."""
+    if not (folder / "about.json").is_file():
+        return None
+    about = json.loads((folder / "about.json").read_text())
+    splits = {}
+    for name in about["splits"]:
+        arrays = {
+            key: np.load(folder / f"{name}.{key}.npy", mmap_mode="r")
+            for key in ("ids_S", "trained_S", "starts", "rows_R")
+        }
+        splits[name] = EncodedSplit(**arrays, counts=about["counts"][name])
+    return splits, about

@@ -1,0 +1,61 @@
+"""All metrics of a model on rows with known targets: likelihood by teacher forcing, and what it writes by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from fettle.data.encode import encode_rows
+from fettle.data.store import Collector, EncodedSplit
+from fettle.errors import DataError
+from fettle.evaluation.likelihood import likelihood
+from fettle.evaluation.metrics import text_metrics, token_accuracy
+from fettle.generation.predict import Prediction
+from fettle.prepare import CHUNK, Rows
+
+PACK_TOKENS = 4096
+
+
+def evaluate_likelihood(
+    model: Any, rows: Rows, indices: Sequence[int], device: str, batch_size: int | None = None
+) -> dict[str, float]:
+    """Loss, perplexity and next-token accuracy on rows; rows longer than the context are cut to it.
+
+    Raises:
+        DataError: no row has a target.
+    """
+    split = _encode(rows, indices)
+    if not len(split):
+        raise DataError("no row has a response to compare with; evaluation needs the output column")
+    model.eval()
+    with torch.no_grad():
+        return likelihood(model, split, device, PACK_TOKENS, batch_size).metrics()
+
+
+def _encode(rows: Rows, indices: Sequence[int]) -> EncodedSplit:
+    collector = Collector()
+    for start in range(0, len(indices), CHUNK):
+        kept = [(index, text) for index, text in rows.rendered(indices[start : start + CHUNK]) if text is not None]
+        encoded = [
+            one.cut(rows.limit) if rows.limit else one
+            for one in encode_rows([text for _, text in kept], rows.tokenizer, rows.limits)
+        ]
+        labelled = [(index, one) for (index, _), one in zip(kept, encoded, strict=True) if any(one.trained[1:])]
+        collector.add([index for index, _ in labelled], [one for _, one in labelled])
+    return collector.finish({})
+
+
+def evaluate_answers(predictions: Sequence[Prediction], rows: Rows) -> dict[str, float]:
+    """Exact match, BLEU, ROUGE, edit distances and token accuracy of written answers, and how many ended by themselves."""
+    known = [one for one in predictions if one.target is not None]
+    if not known:
+        return {}
+    targets = [str(one.target) for one in known]
+    ids = rows.tokenizer.encode(targets, special=False)
+    return {
+        **text_metrics([one.answer.text for one in known], targets),
+        "token_accuracy": token_accuracy([one.answer.ids for one in known], ids),
+        "stopped": sum(one.answer.stopped for one in known) / len(known),
+    }

@@ -1,0 +1,56 @@
+"""How likely the model finds the targets: token-weighted loss, perplexity, next-token accuracy (teacher forcing)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from fettle.data.pack import best_fit
+from fettle.data.store import EncodedSplit
+from fettle.model.fast import PackedBatch, packed_outcome
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an evaluation adds up: summed cross entropy, right arg-maxes, labelled tokens."""
+
+    loss: float
+    correct: int
+    labels: int
+
+    def metrics(self) -> dict[str, float]:
+        """Means over labelled tokens (a batch with more of them counts more)."""
+        mean = self.loss / max(1, self.labels)
+        perplexity = float(torch.tensor(mean, dtype=torch.float64).exp())
+        return {"loss": mean, "perplexity": perplexity, "next_token_accuracy": self.correct / max(1, self.labels)}
+
+
+def batch(split: EncodedSplit, rows: list[int], device: str) -> PackedBatch:
+    """The rows end to end, on the device."""
+    return PackedBatch.from_examples([split.example(row) for row in rows]).to(device)
+
+
+def likelihood(
+    model: torch.nn.Module,
+    split: EncodedSplit,
+    device: str,
+    pack_tokens: int,
+    batch_size: int | None = None,
+    most: int | None = None,
+) -> Outcome:
+    """Summed outcome of a split, or of its first `most` batches.
+
+    Args:
+        pack_tokens: most tokens of a forward pass.
+        batch_size: most rows of one; None is as many as the tokens allow.
+    """
+    packs = best_fit([int(length) for length in split.lengths_R], pack_tokens, batch_size)
+    total, correct, labels = 0.0, 0, 0
+    for rows in packs[:most] if most else packs:
+        packed = batch(split, rows, device)
+        loss, right = packed_outcome(model, packed)
+        total += float(loss)
+        correct += int(right)
+        labels += len(packed.labels_M)
+    return Outcome(total, correct, labels)

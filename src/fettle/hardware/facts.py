@@ -1,0 +1,54 @@
+"""What this machine has; asked without torch, so that `check` can tell before anything heavy is loaded."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+
+import psutil
+
+
+@dataclass(frozen=True)
+class DeviceFacts:
+    """The device a run will use. Sizes in bytes."""
+
+    kind: str
+    """`cpu` or `cuda`."""
+    name: str
+    memory: int
+    """Memory that can be had now."""
+    cores: int
+    bfloat16: bool
+    """Whether bfloat16 arithmetic is native."""
+
+    @property
+    def shown(self) -> str:
+        return f"{self.name}, {self.memory / 2**30:.1f} GiB free"
+
+
+def device() -> DeviceFacts:
+    """The first GPU that the driver shows, else the CPU."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+    if os.environ.get("CUDA_VISIBLE_DEVICES", "0") not in ("", "-1") and shutil.which("nvidia-smi"):
+        asked = ["nvidia-smi", "--query-gpu=name,memory.free,compute_cap", "--format=csv,noheader,nounits"]
+        answer = subprocess.run(asked, capture_output=True, text=True, check=False, timeout=20)  # noqa: S603
+        lines = answer.stdout.strip().splitlines()
+        if answer.returncode == 0 and lines:
+            name, free, capability = (part.strip() for part in lines[0].split(","))
+            return DeviceFacts("cuda", name, int(free) * 2**20, cores, float(capability) >= 8.0)
+    return DeviceFacts("cpu", f"CPU with {cores} cores", _free_memory(), cores, False)
+
+
+def _free_memory() -> int:
+    """Free memory of the machine, or of the container where that is less."""
+    free = psutil.virtual_memory().available
+    try:
+        with open("/sys/fs/cgroup/memory.max") as limit, open("/sys/fs/cgroup/memory.current") as used:
+            text = limit.read().strip()
+            if text != "max":
+                free = min(free, int(text) - int(used.read()))
+    except OSError:
+        pass  # no control groups here: the machine's own figure stands
+    return free

@@ -1,0 +1,141 @@
+"""Base models and adapters: loaded, wrapped, saved as the standard folders that plain transformers and peft open."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, TaskType, get_peft_model
+from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from fettle.errors import ModelError
+from fettle.files import whole_folder
+from fettle.model.adapter_config import LoraFamily
+from fettle.tokenizer import TOKENIZER_FILES, Tokenizer
+
+_INIT = {"default": True, "gaussian": "gaussian", "olora": "olora", "pissa": "pissa", "orthogonal": "orthogonal"}
+
+
+def load_base(folder: Path, dtype: str, device: str, trust_remote_code: bool = False) -> Any:
+    """Load the base model of a Hugging Face folder onto a device.
+
+    Raises:
+        ModelError: transformers cannot open it; the message says why.
+    """
+    try:
+        config = AutoConfig.from_pretrained(str(folder), trust_remote_code=trust_remote_code)
+        model = AutoModelForCausalLM.from_pretrained(
+            str(folder),
+            config=config,
+            dtype=getattr(torch, dtype),
+            trust_remote_code=trust_remote_code,
+            use_safetensors=True,
+        )
+    except (OSError, ValueError, KeyError, SafetensorError, RuntimeError) as error:
+        raise ModelError(f"{folder}: cannot be loaded: {str(error).strip().splitlines()[0]}") from None
+    return model.to(device)
+
+
+def add_lora(model: Any, section: LoraFamily, family: str, base_name: str) -> Any:
+    """Wrap a model in LoRA adapters (float32, whatever the base's precision).
+
+    Args:
+        base_name: how the saved adapter names its base, so that plain peft finds it.
+
+    Raises:
+        ModelError: target_modules fit no layer.
+    """
+    targets: Any = section.target_modules
+    if targets is None and family not in TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING:
+        targets = "all-linear"  # a family peft has no usual layers for
+    config = LoraConfig(
+        task_type=TaskType.CAUSAL_LM,
+        r=section.r,
+        lora_alpha=section.alpha if section.alpha is not None else 2 * section.r,
+        lora_dropout=section.dropout,
+        bias=section.bias_type,
+        target_modules=targets,
+        use_rslora=section.use_rslora,
+        use_dora=section.use_dora,
+        init_lora_weights=_INIT[section.init_lora_weights],
+        rank_pattern=section.rank_pattern or {},
+        alpha_pattern=section.alpha_pattern or {},
+        layer_replication=[(first, last) for first, last in section.layer_replication]
+        if section.layer_replication
+        else None,
+    )
+    try:
+        wrapped = get_peft_model(model, config, autocast_adapter_dtype=True)
+    except (ValueError, NotImplementedError) as error:
+        raise ModelError(f"adapter.target_modules: {str(error).strip().splitlines()[0]}") from None
+    wrapped.peft_config["default"].base_model_name_or_path = base_name
+    return wrapped
+
+
+def load_adapter(model: Any, folder: Path) -> Any:
+    """Put a saved adapter on its base model.
+
+    Raises:
+        ModelError: the adapter does not fit the base.
+    """
+    try:
+        return PeftModel.from_pretrained(model, str(folder))
+    except (ValueError, RuntimeError, OSError, SafetensorError) as error:
+        raise ModelError(
+            f"{folder}: the adapter cannot be put on the base model: {str(error).strip().splitlines()[0]}"
+        ) from None
+
+
+def counts(model: torch.nn.Module) -> tuple[int, int]:
+    """(all weights, weights that train)."""
+    weights = list(model.parameters())
+    return sum(weight.numel() for weight in weights), sum(weight.numel() for weight in weights if weight.requires_grad)
+
+
+def check_fit(model: Any, tokenizer: Tokenizer) -> None:
+    """Make sure that every id of the tokenizer has an embedding.
+
+    Raises:
+        ModelError: the tokenizer and the model do not belong together.
+    """
+    rows = model.get_input_embeddings().weight.shape[0]
+    if tokenizer.size > rows:
+        raise ModelError(
+            f"{tokenizer.folder}: the tokenizer has {tokenizer.size} ids but the model embeds {rows}; they do not belong together"
+        )
+
+
+def save(model: Any, tokenizer: Tokenizer, folder: Path, texts: dict[str, str]) -> None:
+    """Write adapter or full weights, tokenizer and chat template; whole or not at all.
+
+    Args:
+        texts: further files of the folder, by name.
+
+    Raises:
+        StorageError: the disk refuses.
+    """
+    with whole_folder(folder) as part:
+        model.save_pretrained(str(part), safe_serialization=True)
+        for name in TOKENIZER_FILES:
+            if (tokenizer.folder / name).is_file():
+                shutil.copyfile(tokenizer.folder / name, part / name)
+        _write_template(part, tokenizer)
+        for name, text in texts.items():
+            (part / name).write_text(text, encoding="utf-8")
+
+
+def _write_template(folder: Path, tokenizer: Tokenizer) -> None:
+    """The chat template in use goes beside the weights, also where the base model has another or none."""
+    if tokenizer.chat_template is None:
+        return
+    (folder / "chat_template.jinja").write_text(tokenizer.chat_template, encoding="utf-8")
+    path = folder / "tokenizer_config.json"
+    if path.is_file():
+        settings = json.loads(path.read_text(encoding="utf-8"))
+        if settings.pop("chat_template", None) is not None:  # the file beside it is what counts
+            path.write_text(json.dumps(settings, ensure_ascii=False, indent=2), encoding="utf-8")

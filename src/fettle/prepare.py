@@ -1,0 +1,279 @@
+"""The way of the rows, as one story: sources -> tables -> splits -> canonical rows -> text -> ids.
+
+`check` and `preview` walk it without keeping anything; a training run keeps the ids on disk, by a fingerprint of everything
+that shapes them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from fettle.config import Config
+from fettle.data import read, shape, split
+from fettle.data.encode import Encoded, Limits, encode_prompts, encode_rows
+from fettle.data.table import Table, concatenate
+from fettle.errors import ConfigError, DataError, Fault
+from fettle.prompt.chat import named_template
+from fettle.prompt.render import Renderer, columns_named, renderer
+from fettle.rows import Rendered, Row
+from fettle.tokenizer import Tokenizer
+
+ENCODING_VERSION = 1  # raise when the way from rows to ids changes, so that older caches are not read
+CHUNK = 2000  # rows rendered and encoded at a time
+SHOWN = 3  # faulty rows named in a message
+_HUB_SPLITS = {
+    "train": "training",
+    "validation": "validation",
+    "valid": "validation",
+    "dev": "validation",
+    "test": "test",
+}
+
+
+class OverlongRows(DataError):
+    """Rows are longer than the limit, and the config does not say what to do with them."""
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where the rows come from: one source to divide, or one per split."""
+
+    whole: Any = None
+    training: Any = None
+    validation: Any = None
+    test: Any = None
+
+    @staticmethod
+    def of(
+        config: Config, dataset: Any = None, training_set: Any = None, validation_set: Any = None, test_set: Any = None
+    ) -> Sources:
+        """What was given beside the config goes before what stands in it.
+
+        Raises:
+            ConfigError: nothing was given at all.
+        """
+        if dataset is not None or training_set is not None:
+            if dataset is not None and training_set is not None:
+                raise ConfigError([Fault("command line", "dataset", "give either dataset or training_set")])
+            return Sources(dataset, training_set, validation_set, test_set)
+        section = config.dataset
+        if section.path is None and section.training_set is None:
+            raise ConfigError([Fault("", "dataset", "no data given; set dataset.path in the YAML or pass --dataset")])
+        return Sources(section.path, section.training_set, section.validation_set, section.test_set)
+
+    def named(self) -> list[tuple[str, Any]]:
+        """The sources given, by split ("" for one to divide)."""
+        pairs = (("", self.whole), ("training", self.training), ("validation", self.validation), ("test", self.test))
+        return [(name, source) for name, source in pairs if source is not None]
+
+
+@dataclass
+class Rows:
+    """The rows of a run before any is encoded: tables are read when first asked for."""
+
+    config: Config
+    sources: Sources
+    folder: Path
+    tokenizer: Tokenizer
+    context: int | None
+    seed: int
+    training: bool = True
+    """Responses are needed; False when only predictions are wanted."""
+    _split: dict[str, list[int]] = field(default_factory=dict)
+
+    @cached_property
+    def table(self) -> Table:
+        """All rows, one table."""
+        tables: list[Table] = []
+        count = 0
+        for name, source in self.sources.named():
+            found = read.read(source, self.folder, self.config.dataset.data_format)
+            for key, part in found.items():
+                where = name or _HUB_SPLITS.get(key, "training" if key else "")
+                if where:
+                    self._split.setdefault(where, []).extend(range(count, count + len(part)))
+                tables.append(part)
+                count += len(part)
+        return concatenate(tables)
+
+    @cached_property
+    def splits(self) -> dict[str, list[int]]:
+        """Row indices of training, validation and test."""
+        table = self.table
+        if self._split:
+            chosen = {name: self._split.get(name, []) for name in split.NAMES}
+            keep = split.sample(len(chosen["training"]), self.config.preprocessing, self.seed)
+            return {**chosen, "training": [chosen["training"][index] for index in keep]}
+        return split.split(table, self.config.preprocessing, self.seed)
+
+    @cached_property
+    def shape(self) -> shape.Shape:
+        config = self.config
+        return shape.resolve(
+            config.dataset,
+            config.input_features,
+            config.output_features,
+            columns_named(config.prompt),
+            self.table,
+            self.training,
+        )
+
+    @cached_property
+    def renderer(self) -> Renderer:
+        return make_renderer(self.config, self.shape.format, self.tokenizer, self.folder)
+
+    @property
+    def limit(self) -> int | None:
+        """Most tokens of a row."""
+        known = [
+            size for size in (self.config.preprocessing.global_max_sequence_length, self.context) if size is not None
+        ]
+        return min(known) if known else None
+
+    @property
+    def limits(self) -> Limits:
+        return part_limits(self.config)
+
+    def canonical(self, indices: Sequence[int]) -> Iterator[tuple[int, Row | None]]:
+        return shape.canonical(
+            self.table, indices, self.shape, self.config.input_features, self.config.output_features, self.training
+        )
+
+    def rendered(self, indices: Sequence[int]) -> Iterator[tuple[int, Rendered | None]]:
+        """(index, text) of each row; None where an empty cell drops it.
+
+        Raises:
+            DataError: a row cannot be rendered; the message names file and line.
+        """
+        for index, row in self.canonical(indices):
+            try:
+                yield index, None if row is None else self.renderer.finished(row)
+            except DataError as error:
+                raise DataError(f"{self.table.place(index)}: {error}") from None
+
+    def prompts(self, indices: Sequence[int]) -> Iterator[tuple[int, Row | None, list[int]]]:
+        """(index, row, ids the model is given) of each row."""
+        for start in range(0, len(indices), CHUNK):
+            chunk = list(self.canonical(indices[start : start + CHUNK]))
+            texts = [self.renderer.prompt(row) for _, row in chunk if row is not None]
+            ids = iter(encode_prompts(texts, self.tokenizer, self.limits))
+            for index, row in chunk:
+                yield index, row, [] if row is None else next(ids)
+
+    def encoded(self, name: str) -> Iterator[tuple[list[int], list[Rendered], list[Encoded], dict[str, int]]]:
+        """Chunks of a split: row indices, texts, ids, and how many rows were truncated or dropped.
+
+        Raises:
+            DataError: rows are longer than the limit and `overlong_rows` does not say what to do.
+        """
+        overlong: list[tuple[int, int]] = []
+        indices = self.splits[name]
+        for start in range(0, len(indices), CHUNK):
+            pairs = list(self.rendered(indices[start : start + CHUNK]))
+            kept = [(index, text) for index, text in pairs if text is not None]
+            encoded = encode_rows([text for _, text in kept], self.tokenizer, self.limits)
+            counts = {"empty": len(pairs) - len(kept)}
+            chunk = self._fit([index for index, _ in kept], [text for _, text in kept], encoded, counts, overlong)
+            yield (*chunk, counts)
+        if overlong and self.overlong == "error":
+            raise OverlongRows(self._overlong_message(overlong))
+
+    @property
+    def overlong(self) -> str:
+        """What happens to rows longer than the limit."""
+        section = self.config.preprocessing
+        if section.overlong_rows != "auto":
+            return section.overlong_rows
+        return "truncate" if section.global_max_sequence_length is not None else "error"
+
+    def _fit(
+        self,
+        indices: list[int],
+        texts: list[Rendered],
+        encoded: list[Encoded],
+        counts: dict[str, int],
+        overlong: list[tuple[int, int]],
+    ) -> tuple[list[int], list[Rendered], list[Encoded]]:
+        """Cut or leave out rows longer than the limit, and rows in which nothing carries loss."""
+        rows: list[int] = []
+        shown: list[Rendered] = []
+        fitted: list[Encoded] = []
+        for index, text, one in zip(indices, texts, encoded, strict=True):
+            if self.limit is not None and len(one.ids) > self.limit:
+                overlong.append((index, len(one.ids)))
+                counts["overlong"] = counts.get("overlong", 0) + 1
+                if self.overlong == "drop":
+                    counts["dropped"] = counts.get("dropped", 0) + 1
+                    continue
+                one = one.cut(self.limit)
+                if any(one.trained[1:]):
+                    counts["truncated"] = counts.get("truncated", 0) + 1
+            if not any(one.trained[1:]):
+                if self.limit is None or len(one.ids) < self.limit:
+                    raise DataError(
+                        f"{self.table.place(index)}: nothing in this row carries loss (its response is empty)"
+                    )
+                counts["unlabelled"] = counts.get("unlabelled", 0) + 1
+                continue
+            rows.append(index)
+            shown.append(text)
+            fitted.append(one)
+        return rows, shown, fitted
+
+    def _overlong_message(self, overlong: list[tuple[int, int]]) -> str:
+        named = ", ".join(f"{self.table.place(index)} ({length} tokens)" for index, length in overlong[:SHOWN])
+        more = f" and {len(overlong) - SHOWN} more" if len(overlong) > SHOWN else ""
+        return (
+            f"{len(overlong)} rows are longer than the model's context of {self.limit} tokens: {named}{more}. "
+            "Set preprocessing.overlong_rows to truncate (cuts the end, so those rows do not teach the model to stop) or to drop"
+        )
+
+    def fingerprint(self) -> str:
+        """Hash of everything that shapes the ids: sources, sections, tokenizer, limits, seed."""
+        parts = []
+        for name, source in self.sources.named():
+            known = read.source_fingerprint(source, self.folder)
+            parts.append([name, known if known is not None else self.table.fingerprint])
+        config = self.config
+        sections = {
+            "dataset": config.dataset.model_dump(exclude={"path", "training_set", "validation_set", "test_set"}),
+            "preprocessing": config.preprocessing.model_dump(),
+            "prompt": config.prompt.model_dump(),
+            "inputs": [feature.model_dump() for feature in config.input_features],
+            "outputs": [feature.model_dump() for feature in config.output_features],
+        }
+        tokenizer = with_template(config, self.tokenizer, self.folder).fingerprint
+        told = json.dumps(
+            [ENCODING_VERSION, parts, sections, tokenizer, self.limit, self.seed], sort_keys=True, default=str
+        )
+        return hashlib.blake2b(told.encode(), digest_size=16).hexdigest()
+
+
+def part_limits(config: Config) -> Limits:
+    """The features' own limits."""
+    reading = config.input_features[0].preprocessing.max_sequence_length if config.input_features else None
+    writing = config.output_features[0].preprocessing if config.output_features else None
+    return Limits(reading, getattr(writing, "max_sequence_length", None))
+
+
+def with_template(config: Config, tokenizer: Tokenizer, folder: Path) -> Tokenizer:
+    """The tokenizer with the chat template that the config asks for."""
+    if config.prompt.chat_template is None:
+        return tokenizer
+    return tokenizer.with_chat_template(named_template(config.prompt.chat_template, folder))
+
+
+def make_renderer(config: Config, row_format: str, tokenizer: Tokenizer, folder: Path) -> Renderer:
+    """The renderer of a run, for rows of a format."""
+    own = with_template(config, tokenizer, folder)
+    if config.prompt.chat_template == "chatml" and "<|im_end|>" not in own.backend.get_vocab():
+        raise DataError(
+            "prompt.chat_template: chatml needs the tokens <|im_start|> and <|im_end|>, which this tokenizer lacks; use plain"
+        )
+    return renderer(config.prompt, row_format, own.chat_template, own.bos, own.eos)

@@ -1,0 +1,153 @@
+"""Examples exactly as the model will see them, tokens coloured by whether they carry loss, and what the lengths are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.console import Console
+from rich.panel import Panel
+from rich.table import Table as Grid
+from rich.text import Text
+
+from fettle.data.encode import Encoded
+from fettle.data.split import NAMES
+from fettle.prepare import OverlongRows, Rows
+from fettle.tokenizer import Tokenizer
+
+BARS = " ▁▂▃▄▅▆▇█"
+
+
+@dataclass
+class Lengths:
+    """What the rows of a split come to."""
+
+    total: list[int] = field(default_factory=list)
+    labelled: list[int] = field(default_factory=list)
+    counts: dict[str, int] = field(default_factory=dict)
+
+    def add(self, encoded: Sequence[Encoded], counts: dict[str, int]) -> None:
+        self.total += [len(one.ids) for one in encoded]
+        self.labelled += [sum(one.trained[1:]) for one in encoded]
+        for key, value in counts.items():
+            self.counts[key] = self.counts.get(key, 0) + value
+
+
+def show(rows: Rows, console: Console, examples: int) -> None:
+    """Print some training examples and the statistics of every split.
+
+    Raises:
+        DataError: a row cannot be used; rows that are only too long are counted, not refused.
+    """
+    shown = 0
+    found = {}
+    for name in NAMES:
+        found[name] = Lengths()
+        for indices, _, encoded, counts in _patiently(rows, name):
+            found[name].add(encoded, counts)
+            for index, one in zip(indices, encoded, strict=True):
+                if name == "training" and shown < examples:
+                    shown += 1
+                    console.print(_example(rows, index, one))
+    console.print(_legend())
+    console.print(_statistics(found, rows))
+    for name, lengths in found.items():
+        if lengths.total:
+            console.print(_histogram(name, lengths.total, rows.limit))
+
+
+def _patiently(rows: Rows, name: str) -> Any:
+    """The chunks of a split, without the error that overlong rows end with: preview only counts them."""
+    chunks = rows.encoded(name)
+    while True:
+        try:
+            yield next(chunks)
+        except StopIteration:
+            return
+        except OverlongRows:
+            return
+
+
+def _example(rows: Rows, index: int, one: Encoded) -> Panel:
+    labelled = sum(one.trained[1:])
+    title = f"{rows.table.place(index)} · {len(one.ids)} tokens, {labelled} with loss"
+    return Panel(coloured(one, rows.tokenizer), title=title, title_align="left", border_style="dim")
+
+
+def coloured(one: Encoded, tokenizer: Tokenizer) -> Text:
+    """The tokens of a row: those with loss in green, special tokens in reverse."""
+    text = Text()
+    for piece, trained, special in pieces(one, tokenizer):
+        style = "green" if trained else "grey62"
+        text.append(piece, f"{style} reverse" if special else style)
+    return text
+
+
+def pieces(one: Encoded, tokenizer: Tokenizer) -> list[tuple[str, bool, bool]]:
+    """(text, carries loss, is special) of runs of tokens that are alike; the texts together are the decoded row."""
+    runs: list[tuple[list[int], bool, bool]] = []
+    specials = tokenizer.special_ids
+    for position, (token, trained) in enumerate(zip(one.ids, one.trained, strict=True)):
+        loss, special = trained and position > 0, token in specials
+        if runs and runs[-1][1:] == (loss, special) and not special:
+            runs[-1][0].append(token)
+        else:
+            runs.append(([token], loss, special))
+    before: list[int] = []
+    found = []
+    for ids, loss, special in runs:
+        # decoded after what stands before, because some tokenizers drop a leading space at the start of a text
+        start = len(tokenizer.decode(before, skip_special=False))
+        before = before + ids
+        found.append((tokenizer.decode(before, skip_special=False)[start:], loss, special))
+    return found
+
+
+def _legend() -> Text:
+    return Text.assemble(
+        ("text with loss", "green"), ("  text the model is given", "grey62"), ("  special token", "reverse")
+    )
+
+
+def _statistics(found: dict[str, Lengths], rows: Rows) -> Grid:
+    grid = Grid(title=f"tokens per row (limit {rows.limit or 'none'})", title_justify="left", header_style="bold")
+    columns = (
+        "split",
+        "rows",
+        "mean",
+        "median",
+        "95 %",
+        "longest",
+        "with loss",
+        "over limit",
+        "truncated",
+        "dropped",
+        "no label",
+        "empty",
+    )
+    for name in columns:
+        grid.add_column(name, justify="left" if name == "split" else "right")
+    for name, lengths in found.items():
+        ordered = sorted(lengths.total)
+        count = len(ordered)
+        figures = ["-"] * 5
+        if count:
+            share = sum(lengths.labelled) / sum(ordered)
+            middle = (ordered[count // 2], ordered[min(count - 1, count * 95 // 100)], ordered[-1])
+            figures = [f"{sum(ordered) / count:.0f}", *map(str, middle), f"{share:.0%}"]
+        losses = [
+            str(lengths.counts.get(key, 0)) for key in ("overlong", "truncated", "dropped", "unlabelled", "empty")
+        ]
+        grid.add_row(name, str(count), *figures, *losses)
+    return grid
+
+
+def _histogram(name: str, lengths: list[int], limit: int | None) -> Text:
+    top = max(max(lengths), 1)
+    bins = [0] * 40
+    for length in lengths:
+        bins[min(39, length * 40 // (top + 1))] += 1
+    most = max(bins)
+    bars = "".join(BARS[(value * 8 + most - 1) // most] for value in bins)
+    return Text.assemble((f"{name:<11}", "bold"), f"0 {bars} {top}", (" tokens", "dim"))

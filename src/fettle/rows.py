@@ -1,0 +1,40 @@
+"""The values that cross from room to room on a row's way from a file to the model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+Message = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One example in the canonical shape: a conversation, or columns to render and the response to write.
+
+    `messages` is set for conversations; else `columns` holds what a template may name, `sample` the input's text and
+    `response` the text to write (None when only a prediction is wanted).
+    """
+
+    columns: Mapping[str, Any]
+    sample: str = ""
+    response: str | None = None
+    messages: tuple[Message, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A row as text: pieces that carry loss (True) or do not.
+
+    `whole` says how ids are made: of the whole text at once and cut at the pieces' borders by offsets (chat templates), or
+    piece by piece (a prompt and its response), the first with what the tokenizer puts before a text, the last followed by
+    the stop token.
+    """
+
+    pieces: tuple[tuple[str, bool], ...]
+    whole: bool
+
+    @property
+    def text(self) -> str:
+        return "".join(piece for piece, _ in self.pieces)

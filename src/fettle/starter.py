@@ -1,0 +1,128 @@
+"""A commented starter YAML for a table: columns guessed from their names and from what stands in them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from fettle.data.read import read
+from fettle.data.shape import as_text
+from fettle.data.table import Table
+from fettle.errors import DataError
+
+_READ = (
+    "prompt",
+    "input",
+    "question",
+    "instruction",
+    "message",
+    "text",
+    "query",
+    "source",
+    "sentence",
+    "context",
+    "review",
+    "document",
+)
+_WRITE = (
+    "response",
+    "output",
+    "answer",
+    "completion",
+    "target",
+    "label",
+    "category",
+    "summary",
+    "reply",
+    "translation",
+    "intent",
+    "class",
+)
+_SEEN = 200  # rows looked at
+
+
+def write(dataset: str, base_model: str) -> str:
+    """The YAML's text.
+
+    Raises:
+        FettleError: the data cannot be read, or has no two columns.
+    """
+    tables = read(dataset)
+    table = tables.get("", tables.get("train", next(iter(tables.values()))))
+    columns = table.columns
+    head = f"# Written by `fettle init {Path(dataset).name}`; every key: `fettle schema`.\nmodel_type: llm\nbase_model: {json.dumps(base_model)}\n"
+    data = f"\ndataset:\n  path: {json.dumps(dataset)}\n"
+    if "messages" in columns and isinstance(_first(columns["messages"]), (list, str)):
+        body = data + "  format: messages        # conversations of role and content, through the chat template\n"
+    elif {"instruction", "output"} <= set(columns):
+        body = data + "  format: alpaca          # instruction, input, output\n"
+    else:
+        body = data + _features(table)
+    return head + body + _rest(len(table))
+
+
+def _first(cells: list[Any]) -> Any:
+    return next((cell for cell in cells if cell is not None), None)
+
+
+def _features(table: Table) -> str:
+    reading, writing = guess(table)
+    others = [name for name in table.columns if name not in (reading, writing, "split")]
+    also = f"   # other columns: {', '.join(others)}" if others else ""
+    return f"""
+input_features:
+  - name: {json.dumps(reading, ensure_ascii=False)}{also}
+    type: text
+
+output_features:
+  - name: {json.dumps(writing, ensure_ascii=False)}
+    type: text
+
+prompt:
+  # What the model reads; any column can stand in braces.
+  template: {json.dumps("{" + reading + "}" + chr(10), ensure_ascii=False)}
+"""
+
+
+def guess(table: Table) -> tuple[str, str]:
+    """(column to read, column to write): by name, else the longer text is read.
+
+    Raises:
+        DataError: there are no two columns.
+    """
+    names = [name for name in table.columns if name != "split" and not any(mark in name for mark in "{}")]
+    if len(names) < 2:
+        raise DataError(
+            f"{table.origins[0].name}: needs at least two columns, one to read and one to write; it has {', '.join(table.columns)}"
+        )
+    size = {name: sum(len(as_text(cell)) for cell in table.columns[name][:_SEEN]) for name in names}
+    writing = _by_name(names, _WRITE) or min(names, key=lambda name: size[name])
+    rest = [name for name in names if name != writing]
+    reading = _by_name(rest, _READ) or max(rest, key=lambda name: size[name])
+    return reading, writing
+
+
+def _by_name(names: list[str], known: tuple[str, ...]) -> str | None:
+    return next((name for word in known for name in names if name.lower() == word), None)
+
+
+def _rest(rows: int) -> str:
+    split = "[0.8, 0.1, 0.1]" if rows >= 100 else "[0.7, 0.15, 0.15]"
+    return f"""
+preprocessing:
+  split:
+    type: random
+    probabilities: {split}   # training, validation, test
+
+adapter: lora               # trains a small adapter; remove this line to train all weights
+
+trainer:
+  type: finetune
+  epochs: 3
+  # learning_rate: 2e-4     # auto: 2e-4 with an adapter, 2e-5 without
+  # effective_batch_size: 16
+
+generation:
+  do_sample: false          # true samples, with temperature and top_p
+"""

@@ -1,0 +1,206 @@
+"""The story of a training run: base model, adapter, ids, plan, loop, and the folder that remains."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from fettle.base import Base
+from fettle.config import Config, Loaded
+from fettle.data.store import EncodedSplit, cache_folder
+from fettle.errors import ModelError
+from fettle.evaluation.plots import learning_curves
+from fettle.files import write_json, write_text
+from fettle.hardware import facts, plan
+from fettle.hardware.allocator import keep_memory
+from fettle.model import load
+from fettle.model.adapter_config import Lora
+from fettle.model.fast import accelerate, restore
+from fettle.prepare import Rows, with_template
+from fettle.run import RunFolder, filled_text
+from fettle.training import checkpoint, optimizers
+from fettle.training.callbacks import Callback, MetricsFile, read_metrics, trackers
+from fettle.training.config import FinetuneTrainer
+from fettle.training.encoded import encoded_splits
+from fettle.training.loop import Loop, Summary
+from fettle.training.sft import Supervised
+
+
+@dataclass
+class Trained:
+    """A finished run: the model in memory with its best weights, and what happened."""
+
+    model: Any
+    summary: Summary
+    splits: dict[str, EncodedSplit]
+    statistics: dict[str, Any]
+    filled: str
+    """The config with everything filled in."""
+
+
+def train(
+    loaded: Loaded, base: Base, rows: Rows, run: RunFolder, callbacks: Sequence[Callback], seed: int, resume: bool
+) -> Trained:
+    """Fine-tune, and write the run folder.
+
+    Raises:
+        FettleError: the run cannot start or go on; what was written before stays whole.
+    """
+    config = loaded.config
+    section = config.trainer
+    assert isinstance(section, FinetuneTrainer)
+    listeners = [MetricsFile(run.metrics), *callbacks, *trackers(section.callbacks, run.path)]
+    tell = _teller(listeners)
+    splits, cached = encoded_splits(rows, cache_folder(config.backend.cache_dir))
+    _tell_rows(tell, splits, cached)
+    seed_everything(seed)
+    device = facts.device()
+    keep_memory()
+    model = build_model(config, base, device.kind, plan.precision(section, device))
+    everything, trained = load.counts(model)
+    lengths = splits["training"].lengths_R
+    sizes = plan.Sizes(everything, trained, base.facts.hidden, base.facts.layers, base.facts.vocab_size)
+    chosen = plan.fill(
+        section, device, sizes, len(lengths), int(lengths.max()), float(lengths.mean()), config.adapter is not None
+    )
+    filled = filled_text(config, {**in_place(config, base, rows.shape.format), **_filled(chosen)})
+    write_text(run.path / "filled.yaml", filled)
+    tell(
+        f"{trained:,} of {everything:,} weights train · {chosen.precision} · batch of {chosen.effective_batch_size} rows · learning rate {chosen.learning_rate:g}"
+    )
+    faster = accelerate(model) if section.fast == "auto" else []
+    if faster:
+        tell(f"fast: {', '.join(faster)}")
+    loop = _loop(model, splits, rows, config, chosen, device.kind, run, listeners, seed)
+    if resume:
+        _resume(loop, tell)
+    summary = loop.run({"run_folder": str(run.path), "config": config.model_dump(mode="json")})
+    if summary.best_step not in (0, summary.step) and summary.stopped != "interrupted":
+        checkpoint.load_weights(run.checkpoints / "best", model)
+        tell(f"kept the weights of step {summary.best_step}, the best on validation")
+    restore(model)
+    model.eval()
+    statistics = _statistics(run, loop, summary)
+    if summary.stopped != "interrupted":
+        write_json(run.path / "training_statistics.json", statistics)
+        learning_curves(read_metrics(run.metrics), run.plots)
+        load.save(model, with_template(config, base.tokenizer, loaded.folder), run.model, {"fettle.yaml": filled})
+    return Trained(model, summary, splits, statistics, filled)
+
+
+def build_model(config: Config, base: Base, device: str, precision: str) -> Any:
+    """The base model, wrapped in its adapter; whatever trains is float32.
+
+    Raises:
+        ModelError: the base cannot be loaded, or the adapter fits no layer.
+    """
+    dtype = precision if config.adapter is not None and precision != "float16" else "float32"
+    model = load.load_base(base.folder, dtype, device, config.trust_remote_code)
+    load.check_fit(model, base.tokenizer)
+    model.config.use_cache = True
+    if isinstance(config.adapter, Lora):
+        model = load.add_lora(model, config.adapter, base.facts.family, base.reference)
+        if load.counts(model)[1] == 0:
+            raise ModelError("adapter: nothing would train")
+    section = config.trainer
+    if isinstance(section, FinetuneTrainer):
+        if section.enable_gradient_checkpointing:
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        if section.compile:
+            model.compile(dynamic=True)
+    return model
+
+
+def seed_everything(seed: int) -> None:
+    """Seed every source of chance; after the imports, because some of them draw numbers."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def _teller(listeners: Sequence[Callback]) -> Callable[[str], None]:
+    def tell(text: str) -> None:
+        for listener in listeners:
+            listener.on_message(text)
+
+    return tell
+
+
+def _tell_rows(tell: Callable[[str], None], splits: dict[str, EncodedSplit], cached: bool) -> None:
+    counts = ", ".join(f"{len(split):,} {name}" for name, split in splits.items())
+    tell(f"rows: {counts}{' (from the cache)' if cached else ''}")
+    for name, split in splits.items():
+        odd = [f"{split.counts[key]:,} {said}" for key, said in (("truncated", "truncated"), ("dropped", "dropped for their length"), ("unlabelled", "dropped because nothing of their response is left"), ("empty", "dropped for an empty cell")) if split.counts.get(key)]  # fmt: skip
+        if odd:
+            tell(f"{name}: {', '.join(odd)}")
+
+
+def _loop(
+    model: Any, splits: dict[str, EncodedSplit], rows: Rows, config: Config, chosen: plan.Plan, device: str, run: RunFolder,
+    listeners: Sequence[Callback], seed: int,
+) -> Loop:  # fmt: skip
+    section = config.trainer
+    assert isinstance(section, FinetuneTrainer)
+    plus = config.adapter.loraplus_lr_ratio if isinstance(config.adapter, Lora) else None
+    optimizer = optimizers.build(
+        section.optimizer, checkpoint.trained_weights(model).items(), chosen.learning_rate, plus
+    )
+    objective = Supervised(splits, device, chosen.pack_tokens, chosen.batch_size)
+    full_in_16_bits = chosen.precision != "float32" and (config.adapter is None or chosen.precision == "float16")
+
+    def place(row: int) -> str:
+        return rows.table.place(int(splits["training"].rows_R[row]))
+
+    return Loop(model, objective, optimizer, section, chosen, run.checkpoints, listeners, seed, full_in_16_bits, place)
+
+
+def _resume(loop: Loop, tell: Callable[[str], None]) -> None:
+    found = loop.resume()
+    tell(
+        f"resumed from {found} (step {loop.state.step} of {loop.total_steps})"
+        if found
+        else "there was no checkpoint yet; starting anew"
+    )
+
+
+def in_place(config: Config, base: Base, row_format: str) -> dict[str, Any]:
+    """What makes a config stand by itself beside the weights: no relative path, no open question about the rows."""
+    own_template = config.prompt.chat_template is not None
+    return {
+        "base_model": base.reference,
+        "dataset.format": row_format,
+        "prompt.chat_template": None,  # the template in use is saved beside the tokenizer
+        "prompt.use_chat_template": True if own_template else config.prompt.use_chat_template,
+    }
+
+
+def _filled(chosen: plan.Plan) -> dict[str, Any]:
+    return {
+        "trainer.precision": chosen.precision,
+        "trainer.use_mixed_precision": None,
+        "trainer.learning_rate": chosen.learning_rate,
+        "trainer.effective_batch_size": chosen.effective_batch_size,
+        "trainer.max_batch_size": None,
+    }
+
+
+def _statistics(run: RunFolder, loop: Loop, summary: Summary) -> dict[str, Any]:
+    """Ludwig's training_statistics.json: split -> output -> metric -> a value per evaluation."""
+    records = [record for record in read_metrics(run.metrics) if "learning_rate" not in record]
+    found: dict[str, Any] = {"training": {}, "validation": {}, "test": {}}
+    for record in records:
+        split = "training" if record["split"] == "training_set" else record["split"]
+        metrics = found[split].setdefault("combined", {})
+        for key in ("loss", "perplexity", "next_token_accuracy"):
+            metrics.setdefault(key, []).append(record[key])
+    if not found["training"]:
+        losses = [record["loss"] for record in read_metrics(run.metrics) if "learning_rate" in record]
+        found["training"] = {"combined": {"loss": losses}}
+    found["evaluation_frequency"] = {"frequency": loop.every, "period": "step"}
+    found["summary"] = vars(summary)
+    return found
