@@ -1,10 +1,9 @@
 """Write tickets.jsonl: 2,000 made-up support messages, each with the JSON a ticket system would want for it.
 
-Every message is put together from the phrases below (English and German), then roughened: typos, casing, missing
-punctuation, emojis. The answer names the intent, the product and the urgency. A message without any wording on
-urgency is "normal". The same seed always gives the same file.
+Every message is put together from the phrases below (English and German), then roughened: typos, casing, emojis.
+The answer names intent, product and urgency; no wording on urgency means "normal". The same seed, the same file.
 
-Run: python examples/quickstart/make_tickets.py [--out FILE] [--rows N] [--seed N]
+Run: python examples/quickstart/make_tickets.py [--out FILE] [--seed N]
 """
 
 import argparse
@@ -167,11 +166,14 @@ GERMAN = Language(
         ),
     },
     products={
-        "router": ["der Router", "der WLAN-Router", "die WLAN-Box"], "headset": ["das Headset", "der Kopfhörer", "das Bluetooth-Headset"],
-        "keyboard": ["die Tastatur", "die Funktastatur", "das Keyboard"], "monitor": ["der Monitor", "der Bildschirm", "der 27-Zoll-Monitor"],
+        "router": ["der Router", "der WLAN-Router", "die WLAN-Box"],
+        "headset": ["das Headset", "der Kopfhörer", "das Bluetooth-Headset"],
+        "keyboard": ["die Tastatur", "die Funktastatur", "das Keyboard"],
+        "monitor": ["der Monitor", "der Bildschirm", "der 27-Zoll-Monitor"],
         "printer": ["der Drucker", "der Laserdrucker", "der Tintenstrahldrucker"],
         "webcam": ["die Webcam", "die USB-Kamera", "die Webkamera"],
-        "phone": ["das Handy", "das Smartphone", "das Telefon"], "tablet": ["das Tablet", "der Tablet-PC", "das Zeichentablet"],
+        "phone": ["das Handy", "das Smartphone", "das Telefon"],
+        "tablet": ["das Tablet", "der Tablet-PC", "das Zeichentablet"],
         "speaker": ["der Lautsprecher", "die Bluetooth-Box", "die Musikbox"],
         "smartwatch": ["die Smartwatch", "die Fitnessuhr", "die Uhr"],
     },
@@ -320,7 +322,7 @@ def write_message(rng: random.Random, intent: str, product: str, urgency: str) -
     return roughen(rng, text.format_map(fill_slots(rng, language, product)), language)
 
 
-def make_rows(count: int, seed: int) -> list[dict[str, str]]:
+def make_rows(seed: int, count: int = 2000) -> list[dict[str, str]]:
     """Rows with pairwise different messages, also when casing is ignored."""
     rng = random.Random(seed)
     rows: dict[str, dict[str, str]] = {}
@@ -338,10 +340,9 @@ def main() -> None:
     """Write the file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("tickets.jsonl"))
-    parser.add_argument("--rows", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=7)
     args = parser.parse_args()
-    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in make_rows(args.rows, args.seed)]
+    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in make_rows(args.seed)]
     args.out.write_text("".join(lines), encoding="utf-8", newline="\n")
 
 

@@ -4,30 +4,24 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from fettle import base as bases
 from fettle import check, run
 from fettle.base import Base
-from fettle.config import Config, Loaded, load
-from fettle.data.encode import encode_prompts
+from fettle.config import Loaded, load
 from fettle.data.split import NAMES
 from fettle.data.store import EncodedSplit, cache_folder
 from fettle.errors import ConfigError, DataError, Fault, MissingFileError, OutputExistsError
-from fettle.evaluation.evaluate import evaluate_answers, evaluate_likelihood
 from fettle.files import write_json, write_text
-from fettle.generation.decode import Decoder, settings
-from fettle.generation.predict import Prediction, frame, predict, record, writer
+from fettle.generation.predict import frame, predict, record, writer
 from fettle.hardware import facts
 from fettle.model import load as loading
-from fettle.prepare import Rows, Sources, make_renderer, part_limits, with_template
-from fettle.prompt.render import columns_named
+from fettle.prepare import Rows, Sources, with_template
 from fettle.release.card import card
-from fettle.rows import Rendered, Row
 from fettle.run import RunFolder
-from fettle.tokenizer import read_tokenizer
+from fettle.session import Session, chosen_rows, open_base, open_saved, output_name
 from fettle.training.callbacks import Callback
 from fettle.training.config import FinetuneTrainer
 from fettle.training.encoded import encoded_splits
@@ -36,14 +30,7 @@ from fettle.training.train import in_place, seed_everything, train
 BATCH = 32  # prompts answered together where nobody says otherwise
 TEST_ANSWERS = 100  # rows of the test split that `train` answers, to show; `experiment` answers all
 Dataset = Any
-
-
-class TrainingResults(NamedTuple):
-    """(train_stats, preprocessed_data, output_directory)."""
-
-    train_stats: dict[str, Any]
-    preprocessed_data: PreprocessedData
-    output_directory: str
+"""A path, glob, hub name, pandas DataFrame, `datasets.Dataset`, dict of columns, or list of rows."""
 
 
 class PreprocessedData(NamedTuple):
@@ -55,14 +42,12 @@ class PreprocessedData(NamedTuple):
     training_set_metadata: dict[str, Any]
 
 
-@dataclass
-class _Ready:
-    """A model in memory and what it takes to use it."""
+class TrainingResults(NamedTuple):
+    """What training gives back."""
 
-    model: Any
-    base: Base
-    row_format: str
-    """How rows are read: columns, alpaca or messages."""
+    train_stats: dict[str, Any]
+    preprocessed_data: PreprocessedData
+    output_directory: str
 
 
 class Model:
@@ -79,8 +64,7 @@ class Model:
     def __init__(self, config: str | os.PathLike[str] | Mapping[str, Any], overrides: Sequence[str] = ()) -> None:
         self._loaded: Loaded = load(config, overrides)
         self._overrides = tuple(overrides)
-        self._ready: _Ready | None = None
-        self.warnings = self._loaded.warnings
+        self._session: Session | None = None
 
     @property
     def config(self) -> dict[str, Any]:
@@ -88,123 +72,101 @@ class Model:
         return self._loaded.config.model_dump(mode="json")
 
     @property
-    def _section(self) -> Config:
-        return self._loaded.config
-
-    @property
     def output_name(self) -> str:
         """What prediction columns start with."""
-        outputs = self._section.output_features
-        return outputs[0].name if outputs else "output"
-
-    # --- training ---
+        return output_name(self._loaded.config)
 
     def train(
-        self, dataset: Dataset = None, training_set: Dataset = None, validation_set: Dataset = None, test_set: Dataset = None,
-        experiment_name: str = "api_experiment", model_name: str = "run", output_directory: str | Path = "results",
-        model_resume_path: str | Path | None = None, random_seed: int = 42, callbacks: Sequence[Callback] = (),
+        self,
+        dataset: Dataset = None,
+        training_set: Dataset = None,
+        validation_set: Dataset = None,
+        test_set: Dataset = None,
+        experiment_name: str = "api_experiment",
+        model_name: str = "run",
+        output_directory: str | Path = "results",
+        model_resume_path: str | Path | None = None,
+        random_seed: int = 42,
+        callbacks: Sequence[Callback] = (),
         test_answers: int | None = TEST_ANSWERS,
-    ) -> TrainingResults:  # fmt: skip
+    ) -> TrainingResults:
         """Fine-tune (or, with `trainer.type: none`, just evaluate the base) and write a run folder.
 
         Args:
-            dataset: path, glob, hub name, DataFrame, `datasets.Dataset`, dict of columns or list of rows; it is divided by
-                preprocessing.split. Or give training_set, validation_set and test_set.
+            dataset: rows to be divided by preprocessing.split; or give training_set, validation_set and test_set.
             model_resume_path: run folder to go on with instead of making a new one.
             test_answers: rows of the test split to answer afterwards; None is all.
 
         Raises:
             FettleError: config, data or machine cannot do it; found before training wherever possible.
         """
-        sources = Sources.of(self._section, dataset, training_set, validation_set, test_set)
+        config = self._loaded.config
+        sources = Sources.of(config, dataset, training_set, validation_set, test_set)
         report = check.run(self._loaded, sources, random_seed)
         if report.faults:
             raise ConfigError([Fault("", "", fault) for fault in report.faults])
-        for warning in report.warnings:
-            for callback in callbacks:
+        for callback in callbacks:
+            for warning in report.warnings:
                 callback.on_message(f"note: {warning}")
-        base = bases.find(self._section, self._loaded.folder)
-        rows = self._rows(sources, base, random_seed, training=True)
-        folder = self._folder(
-            sources, rows, output_directory, experiment_name, model_name, model_resume_path, random_seed
-        )
-        if not isinstance(self._section.trainer, FinetuneTrainer):
-            return self._evaluate_base(base, rows, folder, callbacks, test_answers)
+        base = bases.find(config, self._loaded.folder)
+        rows = self._rows(sources, base, random_seed)
+        described = self._describe(sources, rows)
+        if model_resume_path is None:
+            folder = run.create(output_directory, experiment_name, model_name, self._loaded.text, described)
+        else:
+            folder = _reopen(model_resume_path, described)
+        if not isinstance(config.trainer, FinetuneTrainer):
+            return self._evaluate_base(rows, folder, test_answers)
         trained = train(self._loaded, base, rows, folder, callbacks, random_seed, model_resume_path is not None)
-        self._ready = _Ready(trained.model, base, rows.shape.format)
-        data = PreprocessedData(*(trained.splits.get(name) for name in NAMES), {"format": rows.shape.format})
+        self._session = Session(self._loaded, base, trained.model, rows.shape.format)
+        data = _data(trained.splits, rows)
         if trained.summary.stopped != "interrupted":
-            test, shown = self._test(rows, folder, test_answers)
-            trained.statistics["test"] = {"combined": {key: [value] for key, value in test.items()}}
+            test, shown = self._test(self._session, rows, folder, test_answers)
+            trained.statistics["test"] = _as_series(test)
             write_json(folder.path / "training_statistics.json", trained.statistics)
-            text = card(self._section, self._loaded.text, trained.statistics, folder.described(), test, shown)
+            text = card(config, self._loaded.text, trained.statistics, folder.described(), test, shown)
             write_text(folder.model / "README.md", text)
         return TrainingResults(trained.statistics, data, str(folder.path))
 
-    def _folder(
-        self,
-        sources: Sources,
-        rows: Rows,
-        output: str | Path,
-        experiment: str,
-        name: str,
-        resume: str | Path | None,
-        seed: int,
-    ) -> RunFolder:
-        described = {
-            "dataset": {
-                where or "dataset": source if isinstance(source, str) else type(source).__name__
-                for where, source in sources.named()
-            },
+    def _describe(self, sources: Sources, rows: Rows) -> dict[str, Any]:
+        named = {
+            where or "dataset": str(source) if isinstance(source, (str, Path)) else None
+            for where, source in sources.named()
+        }
+        return {
+            "dataset": named,
             "overrides": list(self._overrides),
-            "seed": seed,
+            "seed": rows.seed,
             "device": facts.device().shown,
             "data_fingerprint": rows.fingerprint(),
         }
-        if resume is None:
-            return run.create(output, experiment, name, self._loaded.text, described)
-        folder = run.reopen(resume)
-        before = folder.described()
-        if before.get("data_fingerprint") != described["data_fingerprint"]:
-            raise DataError(
-                f"{resume}: cannot go on: data, config or tokenizer have changed since the run began; start a new run"
-            )
-        return folder
 
-    def _evaluate_base(
-        self, base: Base, rows: Rows, folder: RunFolder, callbacks: Sequence[Callback], answers: int | None
-    ) -> TrainingResults:
+    def _evaluate_base(self, rows: Rows, folder: RunFolder, answers: int | None) -> TrainingResults:
         seed_everything(rows.seed)
-        write_text(
-            folder.path / "filled.yaml",
-            run.filled_text(self._section, in_place(self._section, base, rows.shape.format)),
-        )
-        test, _ = self._test(rows, folder, answers)
-        statistics = {
-            "training": {},
-            "validation": {},
-            "test": {"combined": {key: [value] for key, value in test.items()}},
-        }
+        session = self._prepared()
+        config = self._loaded.config
+        filled = run.filled_text(config, in_place(config, session.base, rows.shape.format))
+        write_text(folder.path / "filled.yaml", filled)
+        test, _ = self._test(session, rows, folder, answers)
+        statistics: dict[str, Any] = {"training": {}, "validation": {}, "test": _as_series(test)}
         write_json(folder.path / "training_statistics.json", statistics)
-        return TrainingResults(
-            statistics, PreprocessedData(None, None, None, {"format": rows.shape.format}), str(folder.path)
-        )
+        data = _data({}, rows)
+        return TrainingResults(statistics, data, str(folder.path))
 
     def _test(
-        self, rows: Rows, folder: RunFolder, answers: int | None
+        self, session: Session, rows: Rows, folder: RunFolder, answers: int | None
     ) -> tuple[dict[str, float], list[dict[str, Any]]]:
         """Score the test split (validation where there is none); write test_statistics.json and test_predictions.jsonl."""
         indices = rows.splits["test"] or rows.splits["validation"]
-        if not indices or self._section.trainer.skip_all_evaluation:
+        if not indices or session.config.trainer.skip_all_evaluation:
             return {}, []
-        ready = self._prepared()
-        scores = evaluate_likelihood(ready.model, rows, indices, facts.device().kind)
-        found = list(predict(self._decoder(), rows, indices[:answers], BATCH))
-        scores |= evaluate_answers(found, rows)
-        with writer(folder.path / "test_predictions.jsonl", overwrite=True) as put:
-            for one in found:
-                put(record(one, self.output_name))
-        write_json(folder.path / "test_statistics.json", {**scores, "rows": len(indices), "rows_answered": len(found)})
+        scores, found = session.evaluate(rows, indices, BATCH, answers, folder.path / "test_predictions.jsonl")
+        about = {
+            "split": "test" if rows.splits["test"] else "validation",
+            "rows": len(indices),
+            "rows_answered": len(found),
+        }
+        write_json(folder.path / "test_statistics.json", {**scores, **about})
         return scores, [{"prompt": one.prompt, "target": one.target, "response": one.answer.text} for one in found[:3]]
 
     def experiment(
@@ -216,17 +178,19 @@ class Model:
             eval_split: the split evaluated: training, validation, test or full.
             options: those of `train`.
         """
-        results = self.train(
-            dataset, **{"experiment_name": "experiment", **options, "test_answers": 0 if eval_split != "test" else None}
-        )
-        sources = Sources.of(
-            self._section, dataset, *(options.get(key) for key in ("training_set", "validation_set", "test_set"))
-        )
-        folder = RunFolder(Path(results.output_directory))
-        statistics, _, _ = self._evaluate(
-            sources, eval_split, BATCH, options.get("random_seed", 42), folder.path, f"{eval_split}_predictions.jsonl"
-        )
-        write_json(folder.path / f"{eval_split}_statistics.json", statistics[self.output_name])
+        answers = None if eval_split == "test" else 0
+        results = self.train(dataset, **{"experiment_name": "experiment", **options, "test_answers": answers})
+        statistics: dict[str, Any] = {}
+        if results.train_stats.get("summary", {}).get("stopped") != "interrupted":
+            given = (options.get(key) for key in ("training_set", "validation_set", "test_set"))
+            session, folder = self._prepared(), Path(results.output_directory)
+            rows = session.rows(
+                Sources.of(session.config, dataset, *given), options.get("random_seed", 42), training=True
+            )
+            output = folder / f"{eval_split}_predictions.jsonl"
+            scores, _ = session.evaluate(rows, chosen_rows(rows, eval_split), BATCH, output=output)
+            write_json(folder / f"{eval_split}_statistics.json", scores)
+            statistics = {self.output_name: scores, "combined": {"loss": scores["loss"]}}
         return statistics, results.train_stats, results.preprocessed_data, results.output_directory
 
     def preprocess(
@@ -238,29 +202,33 @@ class Model:
         random_seed: int = 42,
     ) -> PreprocessedData:
         """Encode the rows (or take them from the cache) without training."""
-        base = bases.find(self._section, self._loaded.folder, weights=False)
-        rows = self._rows(
-            Sources.of(self._section, dataset, training_set, validation_set, test_set), base, random_seed, training=True
-        )
-        splits, _ = encoded_splits(rows, cache_folder(self._section.backend.cache_dir))
-        return PreprocessedData(*(splits.get(name) for name in NAMES), {"format": rows.shape.format})
-
-    # --- using the model ---
+        config = self._loaded.config
+        base = bases.find(config, self._loaded.folder, weights=False)
+        rows = self._rows(Sources.of(config, dataset, training_set, validation_set, test_set), base, random_seed)
+        splits, _ = encoded_splits(rows, cache_folder(config.backend))
+        return _data(splits, rows)
 
     def predict(
-        self, dataset: Dataset = None, split: str = "full", batch_size: int = BATCH, generation_config: Mapping[str, Any] | None = None,
-        output: str | Path | None = None, overwrite: bool = False, random_seed: int = 42,
-    ) -> tuple[Any, str]:  # fmt: skip
+        self,
+        dataset: Dataset = None,
+        split: str = "full",
+        batch_size: int = BATCH,
+        generation_config: Mapping[str, Any] | None = None,
+        output: str | Path | None = None,
+        overwrite: bool = False,
+        random_seed: int = 42,
+    ) -> tuple[Any, str]:
         """Answer rows: (DataFrame, folder of the output).
 
         Args:
             split: training, validation, test, or full for all rows.
             generation_config: keys of the generation section, for this call.
-            output: also write a .jsonl, .csv or .parquet file; nothing is kept in memory then, and the frame is empty.
+            output: write a .jsonl, .csv or .parquet file instead; the frame is empty then, nothing is kept in memory.
         """
-        rows = self._rows(Sources.of(self._section, dataset), self._prepared().base, random_seed, training=False)
-        found = predict(self._decoder(generation_config), rows, self._indices(rows, split), batch_size)
-        token = rows.tokenizer.backend.id_to_token
+        session = self._prepared()
+        rows = session.rows(Sources.of(session.config, dataset), random_seed, training=False)
+        found = predict(session.decoder(generation_config), rows, chosen_rows(rows, split), batch_size)
+        token = rows.tokenizer.token
         if output is None:
             return frame(found, self.output_name, token), ""
         with writer(Path(output), overwrite) as put:
@@ -269,44 +237,39 @@ class Model:
         return frame([], self.output_name, token), str(Path(output).parent)
 
     def evaluate(
-        self, dataset: Dataset = None, split: str = "full", batch_size: int = BATCH, collect_predictions: bool = False,
-        output_directory: str | Path | None = None, random_seed: int = 42,
-    ) -> tuple[dict[str, Any], Any, str]:  # fmt: skip
+        self,
+        dataset: Dataset = None,
+        split: str = "full",
+        batch_size: int = BATCH,
+        collect_predictions: bool = False,
+        output_directory: str | Path | None = None,
+        random_seed: int = 42,
+    ) -> tuple[dict[str, Any], Any, str]:
         """Score the model: (eval_stats, predictions, output_directory).
 
         Args:
             collect_predictions: give the answers back as a DataFrame as well.
             output_directory: where to write statistics.json; None writes nothing.
         """
-        folder = Path(output_directory) if output_directory is not None else None
-        statistics, found, rows = self._evaluate(
-            Sources.of(self._section, dataset), split, batch_size, random_seed, None, ""
-        )
-        if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
-            write_json(folder / "statistics.json", statistics)
-        predictions = frame(found, self.output_name, rows.tokenizer.backend.id_to_token) if collect_predictions else {}
-        return statistics, predictions, str(folder or "")
-
-    def _evaluate(
-        self, sources: Sources, split: str, batch: int, seed: int, folder: Path | None, name: str
-    ) -> tuple[dict[str, Any], list[Prediction], Rows]:
-        ready = self._prepared()
-        rows = self._rows(sources, ready.base, seed, training=True)
-        indices = self._indices(rows, split)
-        scores = evaluate_likelihood(ready.model, rows, indices, facts.device().kind)
-        found = list(predict(self._decoder(), rows, indices, batch))
-        if folder is not None:
-            with writer(folder / name, overwrite=True) as put:
-                for one in found:
-                    put(record(one, self.output_name))
-        combined = {"loss": scores["loss"]}
-        return {self.output_name: {**scores, **evaluate_answers(found, rows)}, "combined": combined}, found, rows
+        session = self._prepared()
+        rows = session.rows(Sources.of(session.config, dataset), random_seed, training=True)
+        scores, found = session.evaluate(rows, chosen_rows(rows, split), batch_size)
+        statistics = {self.output_name: scores, "combined": {"loss": scores["loss"]}}
+        if output_directory is not None:
+            Path(output_directory).mkdir(parents=True, exist_ok=True)
+            write_json(Path(output_directory) / "statistics.json", statistics)
+        predictions = frame(found, self.output_name, rows.tokenizer.token) if collect_predictions else {}
+        return statistics, predictions, str(output_directory or "")
 
     def generate(
-        self, input_strings: str | Sequence[str], generation_config: Mapping[str, Any] | None = None, raw: bool = False,
-        return_full_text: bool = True, streaming: Callable[[str], None] | None = None, seed: int | None = None,
-    ) -> str | list[str]:  # fmt: skip
+        self,
+        input_strings: str | Sequence[str],
+        generation_config: Mapping[str, Any] | None = None,
+        raw: bool = False,
+        return_full_text: bool = True,
+        streaming: Callable[[str], None] | None = None,
+        seed: int | None = None,
+    ) -> str | list[str]:
         """Answer texts: one text for one, a list for several; each starts with its input unless return_full_text is False.
 
         Args:
@@ -315,46 +278,20 @@ class Model:
             seed: makes sampling repeatable.
         """
         texts = [input_strings] if isinstance(input_strings, str) else list(input_strings)
-        decoder = self._decoder(generation_config)
+        session = self._prepared()
+        decoder = session.decoder(generation_config)
         if seed is not None:
             seed_everything(seed)
-        prompts = [self._prompt(text, raw) for text in texts]
-        if streaming is not None:
-            if len(prompts) != 1:
-                raise ConfigError([Fault("generate", "streaming", "needs exactly one input")])
+        prompts = [session.prompt(text, raw) for text in texts]
+        if streaming is None:
+            answers = list(decoder.answers(prompts, BATCH))
+        elif len(prompts) == 1:
             answers = [decoder.stream(prompts[0], streaming)]
         else:
-            answers = list(decoder.answers(prompts, BATCH))
-        written = [
-            (text + answer.text) if return_full_text else answer.text
-            for text, answer in zip(texts, answers, strict=True)
-        ]
+            raise ConfigError([Fault("generate", "streaming", f"needs exactly one input, got {len(prompts)}")])
+        given = texts if return_full_text else [""] * len(texts)
+        written = [text + answer.text for text, answer in zip(given, answers, strict=True)]
         return written[0] if isinstance(input_strings, str) else written
-
-    def _prompt(self, text: str, raw: bool) -> list[int]:
-        """Ids of a text that is to be answered."""
-        ready = self._prepared()
-        rendered = Rendered(((text, False),), whole=False)
-        if not raw:
-            names = columns_named(self._section.prompt)
-            if len(set(names)) > 1:
-                raise ConfigError(
-                    [
-                        Fault(
-                            "generate",
-                            "prompt",
-                            f"the template names several columns ({', '.join(names)}); use predict, or raw",
-                        )
-                    ]
-                )
-            messages = ({"role": "user", "content": text},) if ready.row_format == "messages" else None
-            row = Row({names[0] if names else "instruction": text}, text, None, messages)
-            rendered = make_renderer(self._section, ready.row_format, ready.base.tokenizer, self._loaded.folder).prompt(
-                row
-            )
-        return encode_prompts([rendered], ready.base.tokenizer, part_limits(self._section))[0]
-
-    # --- saving and loading ---
 
     @staticmethod
     def load(model_dir: str | Path, overrides: Sequence[str] = ()) -> Model:
@@ -365,53 +302,15 @@ class Model:
         """
         path = Path(model_dir)
         folder = path / "model" if (path / "model" / "fettle.yaml").is_file() else path
-        text = folder / "fettle.yaml"
-        if not text.is_file():
-            if (path / "filled.yaml").is_file() and not (
-                path / "checkpoints"
-            ).is_dir():  # trainer.type none: the base as it is
-                return Model(path / "filled.yaml", overrides)
-            hint = (
-                f"; the run did not finish, go on with: fettle train --model_resume_path {path}"
-                if (path / "checkpoints").is_dir()
-                else ""
-            )
-            raise MissingFileError(f"{model_dir}: no Fettle model here (fettle.yaml is missing){hint}")
-        found = Model(text, overrides)
-        found._open(folder)
-        return found
-
-    def _open(self, folder: Path) -> None:
-        config, device = self._section, facts.device()
-        dtype = "bfloat16" if device.kind == "cuda" and device.bfloat16 else "float32"
-        base = bases.at(folder, config.base_model) if config.adapter is None else bases.find(config, folder)
-        model = loading.load_base(base.folder, dtype, device.kind, config.trust_remote_code)
-        if config.adapter is not None:
-            model = loading.load_adapter(model, folder)
-            base = replace(base, tokenizer=read_tokenizer(folder))
-        model.eval()
-        self._ready = _Ready(model, base, config.dataset.format)
-
-    def _prepared(self) -> _Ready:
-        """The trained model, or the base where nothing was trained."""
-        if self._ready is None:
-            if self._section.trainer.type != "none":
-                raise MissingFileError("this model has not been trained; call train, or open a run with Model.load")
-            config = self._section
-            base = bases.find(config, self._loaded.folder)
-            model = loading.load_base(base.folder, "float32", facts.device().kind, config.trust_remote_code)
-            model.eval()
-            shown = config.dataset.format
-            if shown == "auto":
-                shown = (
-                    "columns"
-                    if config.output_features
-                    else "alpaca"
-                    if base.tokenizer.chat_template is None
-                    else "messages"
-                )
-            self._ready = _Ready(model, base, shown)
-        return self._ready
+        if (folder / "fettle.yaml").is_file():
+            found = Model(folder / "fettle.yaml", overrides)
+            found._session = open_saved(found._loaded, folder)
+            return found
+        unfinished = (path / "checkpoints").is_dir()
+        if (path / "filled.yaml").is_file() and not unfinished:  # trainer.type none: the base as it is
+            return Model(path / "filled.yaml", overrides)
+        hint = f"; the run did not finish, go on with: fettle train --resume {path}" if unfinished else ""
+        raise MissingFileError(f"{model_dir}: no Fettle model here (fettle.yaml is missing){hint}")
 
     def save(self, save_path: str | Path) -> None:
         """Write the model as a standard folder, with its config.
@@ -422,49 +321,45 @@ class Model:
         path = Path(save_path)
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise OutputExistsError(f"{path}: is there already; choose another name")
-        ready = self._prepared()
-        text = run.filled_text(self._section, in_place(self._section, ready.base, ready.row_format))
-        loading.save(
-            ready.model,
-            with_template(self._section, ready.base.tokenizer, self._loaded.folder),
-            path,
-            {"fettle.yaml": text},
-        )
+        session = self._prepared()
+        text = run.filled_text(session.config, in_place(session.config, session.base, session.row_format))
+        tokenizer = with_template(session.config, session.base.tokenizer, self._loaded.folder)
+        loading.save(session.model, tokenizer, path, {"fettle.yaml": text})
 
     def save_config(self, save_path: str | Path) -> None:
         """Write the config with its defaults as YAML."""
-        write_text(Path(save_path), run.filled_text(self._section, {}))
+        write_text(Path(save_path), run.filled_text(self._loaded.config, {}))
 
-    # --- helpers ---
+    def _rows(self, sources: Sources, base: Base, seed: int) -> Rows:
+        return Rows(self._loaded.config, sources, self._loaded.folder, base.tokenizer, base.facts.context, seed)
 
-    def _rows(self, sources: Sources, base: Base, seed: int, training: bool) -> Rows:
-        return Rows(self._section, sources, self._loaded.folder, base.tokenizer, base.facts.context, seed, training)
+    def _prepared(self) -> Session:
+        """The trained model, or the base where nothing is to be trained."""
+        if self._session is None:
+            if self._loaded.config.trainer.type != "none":
+                raise MissingFileError("this model has not been trained; call train, or open a run with Model.load")
+            self._session = open_base(self._loaded)
+        return self._session
 
-    def _indices(self, rows: Rows, split: str) -> list[int]:
-        if split == "full":
-            return list(range(len(rows.table)))
-        if split not in NAMES:
-            raise ConfigError(
-                [Fault("command line", "split", f"expected training, validation, test or full, got {split!r}")]
-            )
-        return rows.splits[split]
 
-    def _decoder(self, override: Mapping[str, Any] | None = None) -> Decoder:
-        ready, config = self._prepared(), self._section
-        section = config.generation
-        if override:
-            overrides = [f"generation.{key}={value}" for key, value in override.items()]
-            section = load(dict(self._loaded.raw), overrides).config.generation
-        stops = bases.stop_ids(config, ready.row_format, ready.base.tokenizer, self._loaded.folder)
-        output = config.output_features[0] if config.output_features else None
-        most = (
-            output.decoder.max_new_tokens or getattr(output.preprocessing, "max_sequence_length", None)
-            if output
-            else None
+def _reopen(path: str | Path, described: Mapping[str, Any]) -> RunFolder:
+    """The folder of a stopped run, if what it was made of has not changed."""
+    folder = run.reopen(path)
+    if folder.described().get("data_fingerprint") != described["data_fingerprint"]:
+        raise DataError(
+            f"{path}: cannot go on: data, config or tokenizer have changed since the run began; start a new run"
         )
-        most = most or config.preprocessing.global_max_sequence_length
-        made = settings(section, ready.base.tokenizer, stops, ready.base.facts.context, most)
-        return Decoder(ready.model, ready.base.tokenizer, made, ready.base.facts.context, facts.device().kind)
+    return folder
+
+
+def _data(splits: Mapping[str, EncodedSplit], rows: Rows) -> PreprocessedData:
+    training, validation, test = (splits.get(name) for name in NAMES)
+    return PreprocessedData(training, validation, test, {"format": rows.shape.format})
+
+
+def _as_series(scores: Mapping[str, float]) -> dict[str, Any]:
+    """Ludwig's shape of statistics: output -> metric -> a list of values."""
+    return {"combined": {key: [value] for key, value in scores.items()}} if scores else {}
 
 
 LudwigModel = Model

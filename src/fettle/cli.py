@@ -253,7 +253,7 @@ def _init(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _schema(arguments: argparse.Namespace) -> int:
+def _schema(_: argparse.Namespace) -> int:
     import json
 
     from fettle.schema import json_schema

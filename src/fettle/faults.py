@@ -42,11 +42,18 @@ def _own_path(loc: Sequence[str | int], data: Any) -> Path:
     here = data
     for position, part in enumerate(loc):
         if (isinstance(here, dict) and part in here) or (isinstance(here, list) and isinstance(part, int)):
-            here = here[part] if isinstance(here, dict) or part < len(here) else None
+            here = _into(here, part)
             path = (*path, part)
         elif isinstance(here, dict) and position == len(loc) - 1:
             path = (*path, part)
     return path
+
+
+def _into(data: Any, part: str | int) -> Any:
+    """What stands at one step of a path; None where nothing does."""
+    if isinstance(data, dict):
+        return data.get(part)
+    return data[part] if isinstance(data, list) and isinstance(part, int) and part < len(data) else None
 
 
 def _holder(root: type[Section], path: Path, data: Any) -> type[Section] | None:
@@ -55,7 +62,7 @@ def _holder(root: type[Section], path: Path, data: Any) -> type[Section] | None:
     here = data
     annotation: Any = root
     for part in path[:-1]:
-        here = here[part] if isinstance(here, (dict, list)) else None
+        here = _into(here, part)
         if isinstance(part, int):
             annotation = container_item(annotation)
         elif holder is not None and part in holder.model_fields:
@@ -79,7 +86,8 @@ def _message(root: type[Section], detail: ErrorDetails, path: Path, data: Any) -
         return f"unknown type {context['tag']!r}{nearest(str(context['tag']), tags)} (one of {', '.join(tags)})"
     if kind == "literal_error":
         expected = str(context["expected"])
-        return f"expected {expected}, got {got}{nearest(str(detail['input']), expected.replace(' or ', ', ').replace(chr(39), '').split(', '))}"
+        known = expected.replace(" or ", ", ").replace("'", "").split(", ")
+        return f"expected {expected}, got {got}{nearest(str(detail['input']), known)}"
     if kind in ("value_error", "assertion_error"):
         return str(context["error"])
     if kind in ("model_type", "model_attributes_type", "dict_type"):
@@ -127,12 +135,7 @@ def prune(data: Any, paths: list[Path]) -> Any:
     for path in sorted(paths, key=len, reverse=True):
         here = pruned
         for part in path[:-1]:
-            here = (
-                here[part]
-                if (isinstance(here, list) and isinstance(part, int) and part < len(here))
-                or (isinstance(here, dict) and part in here)
-                else None
-            )
+            here = _into(here, part)
         if isinstance(here, dict):
             here.pop(path[-1], None)
         elif isinstance(here, list) and isinstance(path[-1], int) and path[-1] < len(here):

@@ -36,7 +36,7 @@ _HUB_SPLITS = {
 }
 
 
-class OverlongRows(DataError):
+class OverlongRowsError(DataError):
     """Rows are longer than the limit, and the config does not say what to do with them."""
 
 
@@ -182,7 +182,7 @@ class Rows:
             chunk = self._fit([index for index, _ in kept], [text for _, text in kept], encoded, counts, overlong)
             yield (*chunk, counts)
         if overlong and self.overlong == "error":
-            raise OverlongRows(self._overlong_message(overlong))
+            raise OverlongRowsError(self._overlong_message(overlong))
 
     @property
     def overlong(self) -> str:

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from fettle.data.encode import Encoded
 from fettle.data.split import NAMES
-from fettle.prepare import OverlongRows, Rows
+from fettle.prepare import OverlongRowsError, Rows
 from fettle.tokenizer import Tokenizer
 
 BARS = " ▁▂▃▄▅▆▇█"
@@ -54,7 +54,7 @@ def show(rows: Rows, console: Console, examples: int) -> None:
     console.print(_statistics(found, rows))
     for name, lengths in found.items():
         if lengths.total:
-            console.print(_histogram(name, lengths.total, rows.limit))
+            console.print(_histogram(name, lengths.total))
 
 
 def _patiently(rows: Rows, name: str) -> Any:
@@ -65,7 +65,7 @@ def _patiently(rows: Rows, name: str) -> Any:
             yield next(chunks)
         except StopIteration:
             return
-        except OverlongRows:
+        except OverlongRowsError:
             return
 
 
@@ -143,7 +143,7 @@ def _statistics(found: dict[str, Lengths], rows: Rows) -> Grid:
     return grid
 
 
-def _histogram(name: str, lengths: list[int], limit: int | None) -> Text:
+def _histogram(name: str, lengths: list[int]) -> Text:
     top = max(max(lengths), 1)
     bins = [0] * 40
     for length in lengths:

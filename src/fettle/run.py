@@ -153,4 +153,5 @@ def filled_text(config: Config, filled: Mapping[str, Any]) -> str:
             data[section][name] = value
         else:
             data[section] = value
-    return yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
+    text: str = yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
+    return text

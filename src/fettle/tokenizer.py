@@ -53,10 +53,8 @@ class Tokenizer:
     @property
     def padding_id(self) -> int:
         """An id to fill batches with; what it is does not matter, it is masked."""
-        for token in (self.pad, self.eos):
-            if token is not None:
-                return int(self.backend.token_to_id(token))
-        return 0
+        known = [self.backend.token_to_id(token) for token in (self.pad, self.eos) if token is not None]
+        return next((found for found in known if found is not None), 0)
 
     @property
     def size(self) -> int:
@@ -86,6 +84,10 @@ class Tokenizer:
     def decode(self, ids: Sequence[int], skip_special: bool = True) -> str:
         """Text of the ids."""
         return str(self.backend.decode([int(i) for i in ids], skip_special_tokens=skip_special))
+
+    def token(self, i: int) -> str:
+        """The token of an id, as the vocabulary writes it."""
+        return self.backend.id_to_token(i) or ""
 
     def with_chat_template(self, template: str | None) -> Tokenizer:
         """The same tokenizer with another chat template."""
@@ -119,10 +121,9 @@ def read_tokenizer(folder: Path) -> Tokenizer:
     # transformers makes every declared special token atomic, also one that is an ordinary entry of the vocabulary
     missing = [token for token in (*names.values(), *extra) if token is not None and token not in known]
     for key in ("bos", "eos"):
-        if names[key] in missing and backend.token_to_id(names[key]) is None:
-            raise ModelError(
-                f"{folder}: the {key}_token {names[key]!r} of tokenizer_config.json is not in tokenizer.json"
-            )
+        token = names[key]
+        if token is not None and backend.token_to_id(token) is None:
+            raise ModelError(f"{folder}: the {key}_token {token!r} of tokenizer_config.json is not in tokenizer.json")
     backend.add_special_tokens(
         [
             AddedToken(token, special=True, normalized=False)

@@ -8,6 +8,7 @@ otherwise, the text is cut there, so that a prompt at prediction is always a pre
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -109,7 +110,7 @@ def _encode_cut(text: str, cuts: Sequence[int], tokenizer: Tokenizer) -> tuple[l
     ids: list[int] = []
     offsets: list[tuple[int, int]] = []
     marks = [0, *cuts, len(text)]
-    parts = [text[start:end] for start, end in zip(marks, marks[1:], strict=False)]
+    parts = [text[start:end] for start, end in itertools.pairwise(marks)]
     for start, (part_ids, part_offsets) in zip(marks, tokenizer.encode_with_offsets(parts), strict=False):
         ids += part_ids
         offsets += [(start + first, start + last) for first, last in part_offsets]

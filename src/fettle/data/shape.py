@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from fettle.data.config import Dataset
-from fettle.data.feature_config import CategoryPreprocessing, InputFeature, TextOutput, TextPreprocessing
+from fettle.data.feature_config import CategoryPreprocessing, InputFeature, OutputFeature, TextPreprocessing
 from fettle.data.table import Table
 from fettle.errors import DataError
 from fettle.prompt.config import RESERVED
 from fettle.rows import Message, Row
 
+CellRules = TextPreprocessing | CategoryPreprocessing
 ROLES = ("system", "user", "assistant", "tool", "developer")
 
 
@@ -41,7 +42,7 @@ class Shape:
 def resolve(
     dataset: Dataset,
     inputs: Sequence[InputFeature],
-    outputs: Sequence[Any],
+    outputs: Sequence[OutputFeature],
     named: Sequence[str],
     table: Table,
     training: bool = True,
@@ -55,7 +56,7 @@ def resolve(
     Raises:
         DataError: a column is missing, or the shape cannot be told.
     """
-    how = dataset.format
+    how: str = dataset.format
     if how == "auto":
         how = "columns" if outputs else _guess(table, dataset)
     if how == "messages":
@@ -94,7 +95,7 @@ def canonical(
     indices: Sequence[int],
     shape: Shape,
     inputs: Sequence[InputFeature],
-    outputs: Sequence[TextOutput],
+    outputs: Sequence[OutputFeature],
     training: bool = True,
 ) -> Iterator[tuple[int, Row | None]]:
     """(index, row) for each of the indices; None where an empty cell drops the row.
@@ -140,7 +141,7 @@ def _empty(cell: Any) -> bool:
     return cell is None or cell == "" or (isinstance(cell, float) and cell != cell)
 
 
-def _fill(cells: list[Any], how: TextPreprocessing | CategoryPreprocessing) -> list[Any]:
+def _fill(cells: list[Any], how: CellRules) -> list[Any]:
     """The cells with gaps closed by the strategies that close them."""
     strategy = how.missing_value_strategy
     if strategy == "fill_with_const":
@@ -158,7 +159,7 @@ def _fill(cells: list[Any], how: TextPreprocessing | CategoryPreprocessing) -> l
     return cells
 
 
-def _present(table: Table, index: int, name: str, cell: Any, how: TextPreprocessing) -> bool:
+def _present(table: Table, index: int, name: str, cell: Any, how: CellRules) -> bool:
     """Whether the row has this cell; False drops it."""
     if not _empty(cell):
         return True
@@ -172,7 +173,7 @@ def _present(table: Table, index: int, name: str, cell: Any, how: TextPreprocess
     )
 
 
-def _lowered(cell: Any, how: TextPreprocessing) -> Any:
+def _lowered(cell: Any, how: CellRules) -> Any:
     return cell.lower() if how.lowercase and isinstance(cell, str) else cell
 
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from fettle.data.encode import Encoded
 from fettle.files import whole_folder
+from fettle.hardware.config import Backend, LocalBackend
 
 
 @dataclass(frozen=True)
@@ -71,8 +72,9 @@ class Collector:
         return EncodedSplit(ids, trained, starts, np.asarray(self._rows, np.int64), counts)
 
 
-def cache_folder(configured: str | None) -> Path:
+def cache_folder(backend: Backend) -> Path:
     """`backend.cache_dir`, else `$FETTLE_CACHE`, else `~/.cache/fettle`."""
+    configured = backend.cache_dir if isinstance(backend, LocalBackend) else None
     return Path(configured or os.environ.get("FETTLE_CACHE") or Path.home() / ".cache" / "fettle")
 
 

@@ -43,7 +43,7 @@ def device() -> DeviceFacts:
 
 def _free_memory() -> int:
     """Free memory of the machine, or of the container where that is less."""
-    free = psutil.virtual_memory().available
+    free: int = psutil.virtual_memory().available
     try:
         with open("/sys/fs/cgroup/memory.max") as limit, open("/sys/fs/cgroup/memory.current") as used:
             text = limit.read().strip()

@@ -44,7 +44,7 @@ class State:
     seconds: float = 0.0
 
 
-def trained_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+def trained_weights(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
     """Names and weights that train."""
     return {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
 
@@ -108,7 +108,7 @@ def _detached(model: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 def _random_state() -> dict[str, Any]:
     version, inner, gauss = random.getstate()
-    _, keys, position, has_gauss, cached = np.random.get_state()  # type: ignore[misc]
+    _, keys, position, has_gauss, cached = np.random.get_state()
     return {
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],

@@ -151,11 +151,9 @@ class NoTrainer(TrainerSection):
     """Ludwig's spelling; Fettle packs by tokens."""
 
 
-class FinetuneTrainer(TrainerSection):
-    """Supervised fine-tuning: loss on the response only."""
+class TrainingSection(TrainerSection):
+    """Keys of every trainer that trains."""
 
-    type: Literal["finetune"]
-    """`finetune`: supervised fine-tuning."""
     early_stop: Annotated[int, Field(ge=-1)] = 5
     """Evaluations without improvement before stopping; -1 is never."""
     learning_rate: Share | Auto = "auto"
@@ -238,10 +236,17 @@ class FinetuneTrainer(TrainerSection):
     """Checkpoints averaged."""
 
 
-class DpoTrainer(FinetuneTrainer):
+class FinetuneTrainer(TrainingSection):
+    """Supervised fine-tuning: loss on the response only."""
+
+    type: Literal["finetune"]
+    """`finetune`: supervised fine-tuning."""
+
+
+class DpoTrainer(TrainingSection):
     """Direct preference optimisation (arXiv 2305.18290)."""
 
-    type: Literal["dpo"]  # type: ignore[assignment]
+    type: Literal["dpo"]
     """`dpo`: direct preference optimisation."""
     dpo_beta: Positive = 0.1
     """Strength of the pull to the reference model."""
@@ -255,10 +260,10 @@ class DpoTrainer(FinetuneTrainer):
     """Column of the rejected answers."""
 
 
-class KtoTrainer(FinetuneTrainer):
+class KtoTrainer(TrainingSection):
     """Kahneman-Tversky optimisation (arXiv 2402.01306)."""
 
-    type: Literal["kto"]  # type: ignore[assignment]
+    type: Literal["kto"]
     """`kto`: Kahneman-Tversky optimisation."""
     kto_beta: Positive = 0.1
     """Strength of the pull to the reference model."""
@@ -272,10 +277,10 @@ class KtoTrainer(FinetuneTrainer):
     """Column of the rejected answers."""
 
 
-class OrpoTrainer(FinetuneTrainer):
+class OrpoTrainer(TrainingSection):
     """Odds-ratio preference optimisation (arXiv 2403.07691)."""
 
-    type: Literal["orpo"]  # type: ignore[assignment]
+    type: Literal["orpo"]
     """`orpo`: odds-ratio preference optimisation."""
     orpo_beta: Positive = 0.1
     """Weight of the odds ratio."""
@@ -285,10 +290,10 @@ class OrpoTrainer(FinetuneTrainer):
     """Column of the rejected answers."""
 
 
-class GrpoTrainer(FinetuneTrainer):
+class GrpoTrainer(TrainingSection):
     """Group-relative policy optimisation (arXiv 2402.03300)."""
 
-    type: Literal["grpo"]  # type: ignore[assignment]
+    type: Literal["grpo"]
     """`grpo`: group-relative policy optimisation."""
     grpo_beta: NonNegative = 0.04
     """Weight of the divergence from the reference model."""

@@ -153,7 +153,7 @@ class Loop:
         _swap_weights(self.optimizer, "train")
         rate = self._set_rate()
         if isinstance(self.optimizer, torch.optim.LBFGS):
-            loss = float(self.optimizer.step(lambda: self._gradients(rows)))  # type: ignore[arg-type, no-untyped-call]
+            loss = float(self.optimizer.step(lambda: self._gradients(rows)))  # type: ignore[no-untyped-call]
             norm = self._norm()
         else:
             loss = self._gradients(rows)

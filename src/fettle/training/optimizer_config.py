@@ -44,11 +44,9 @@ class EightBit(Section):
     """Clip gradients at this percentile of the last 100 norms; 100 is off."""
 
 
-class Sgd(OptimizerSection):
-    """Stochastic gradient descent."""
+class SgdSection(OptimizerSection):
+    """Keys of stochastic gradient descent."""
 
-    type: Literal["sgd"]
-    """`sgd`: stochastic gradient descent."""
     momentum: Decay = 0.0
     """Momentum."""
     dampening: NonNegative = 0.0
@@ -57,10 +55,17 @@ class Sgd(OptimizerSection):
     """Nesterov's momentum."""
 
 
-class Sgd8bit(Sgd, EightBit):
+class Sgd(SgdSection):
+    """Stochastic gradient descent."""
+
+    type: Literal["sgd"]
+    """`sgd`: stochastic gradient descent."""
+
+
+class Sgd8bit(SgdSection, EightBit):
     """SGD with 8-bit state; bitsandbytes wants a momentum."""
 
-    type: Literal["sgd_8bit"]  # type: ignore[assignment]
+    type: Literal["sgd_8bit"]
     """`sgd_8bit`: SGD with 8-bit state."""
     block_wise: bool = False
     """Quantise the state block by block."""
@@ -123,11 +128,9 @@ class Adadelta(OptimizerSection):
     """Added to the denominator."""
 
 
-class Adagrad(OptimizerSection):
-    """Adagrad (Duchi et al., JMLR 12, 2011)."""
+class AdagradSection(OptimizerSection):
+    """Keys of Adagrad (Duchi et al., JMLR 12, 2011)."""
 
-    type: Literal["adagrad"]
-    """`adagrad`."""
     initial_accumulator_value: NonNegative = 0.0
     """Start of the sum of squares."""
     lr_decay: NonNegative = 0.0
@@ -136,10 +139,17 @@ class Adagrad(OptimizerSection):
     """Added to the denominator."""
 
 
-class Adagrad8bit(Adagrad, EightBit):
+class Adagrad(AdagradSection):
+    """Adagrad."""
+
+    type: Literal["adagrad"]
+    """`adagrad`."""
+
+
+class Adagrad8bit(AdagradSection, EightBit):
     """Adagrad with 8-bit state."""
 
-    type: Literal["adagrad_8bit"]  # type: ignore[assignment]
+    type: Literal["adagrad_8bit"]
     """`adagrad_8bit`: Adagrad with 8-bit state."""
 
 
@@ -159,11 +169,9 @@ class Nadam(AdamSection):
     """Decay of the momentum."""
 
 
-class Rmsprop(OptimizerSection):
-    """RMSprop."""
+class RmspropSection(OptimizerSection):
+    """Keys of RMSprop."""
 
-    type: Literal["rmsprop"]
-    """`rmsprop`."""
     momentum: Decay = 0.0
     """Momentum."""
     alpha: Decay = 0.99
@@ -174,10 +182,17 @@ class Rmsprop(OptimizerSection):
     """Normalise by the variance."""
 
 
-class Rmsprop8bit(Rmsprop, EightBit):
+class Rmsprop(RmspropSection):
+    """RMSprop."""
+
+    type: Literal["rmsprop"]
+    """`rmsprop`."""
+
+
+class Rmsprop8bit(RmspropSection, EightBit):
     """RMSprop with 8-bit state."""
 
-    type: Literal["rmsprop_8bit"]  # type: ignore[assignment]
+    type: Literal["rmsprop_8bit"]
     """`rmsprop_8bit`: RMSprop with 8-bit state."""
 
 

@@ -132,7 +132,8 @@ class MuonWithAdamW(torch.optim.Optimizer):
 
 def _muon(weights: NamedWeights, rate: float, options: dict[str, Any]) -> torch.optim.Optimizer:
     decay = options.pop("weight_decay")
-    hidden, rest = [], []
+    hidden: list[tuple[str, torch.nn.Parameter]] = []
+    rest: list[tuple[str, torch.nn.Parameter]] = []
     for name, weight in weights:
         is_hidden = weight.ndim == 2 and not any(
             word in name for word in ("embed", "lm_head", "wte", "wpe", "embed_out")

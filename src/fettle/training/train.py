@@ -56,7 +56,7 @@ def train(
     assert isinstance(section, FinetuneTrainer)
     listeners = [MetricsFile(run.metrics), *callbacks, *trackers(section.callbacks, run.path)]
     tell = _teller(listeners)
-    splits, cached = encoded_splits(rows, cache_folder(config.backend.cache_dir))
+    splits, cached = encoded_splits(rows, cache_folder(config.backend))
     _tell_rows(tell, splits, cached)
     seed_everything(seed)
     device = facts.device()

@@ -1,0 +1,149 @@
+"""A model in memory, ready to answer and to be scored, with the very rendering it was trained with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from fettle import base as bases
+from fettle.base import Base
+from fettle.config import Config, Loaded, load
+from fettle.data.encode import encode_prompts
+from fettle.data.split import NAMES
+from fettle.errors import ConfigError, Fault
+from fettle.evaluation.evaluate import evaluate_answers, evaluate_likelihood
+from fettle.generation.decode import Decoder, settings
+from fettle.generation.predict import Prediction, predict, record, writer
+from fettle.hardware import facts
+from fettle.model import load as loading
+from fettle.prepare import Rows, Sources, make_renderer, part_limits
+from fettle.prompt.render import columns_named
+from fettle.rows import Rendered, Row
+from fettle.tokenizer import read_tokenizer
+
+
+@dataclass(frozen=True)
+class Session:
+    """Model, tokenizer and config together."""
+
+    loaded: Loaded
+    base: Base
+    model: Any
+    row_format: str
+    """How rows are read: columns, alpaca or messages."""
+
+    @property
+    def config(self) -> Config:
+        return self.loaded.config
+
+    @property
+    def output_name(self) -> str:
+        return output_name(self.config)
+
+    def rows(self, sources: Sources, seed: int, training: bool) -> Rows:
+        """Rows of other data under the same config."""
+        facts_ = self.base.facts
+        return Rows(self.config, sources, self.loaded.folder, self.base.tokenizer, facts_.context, seed, training)
+
+    def decoder(self, override: Mapping[str, Any] | None = None) -> Decoder:
+        """What writes answers, by the generation section with `override` laid over it.
+
+        Raises:
+            ConfigError: an override is no key of the section.
+        """
+        config, tokenizer, context = self.config, self.base.tokenizer, self.base.facts.context
+        section = config.generation
+        if override:
+            laid = [f"generation.{key}={value}" for key, value in override.items()]
+            section = load(dict(self.loaded.raw), laid).config.generation
+        stops = bases.stop_ids(config, self.row_format, tokenizer, self.loaded.folder)
+        output = config.output_features[0] if config.output_features else None
+        own = output.decoder.max_new_tokens if output else None
+        most = own or part_limits(config).output or config.preprocessing.global_max_sequence_length
+        made = settings(section, tokenizer, stops, context, most)
+        return Decoder(self.model, tokenizer, made, context, facts.device().kind)
+
+    def prompt(self, text: str, raw: bool) -> list[int]:
+        """Ids of a text to answer: as it is, or rendered as the input of a training row.
+
+        Raises:
+            ConfigError: the prompt template names several columns, so one text cannot fill it.
+        """
+        rendered = Rendered(((text, False),), whole=False)
+        if not raw:
+            names = sorted(set(columns_named(self.config.prompt)))
+            if len(names) > 1:
+                said = f"the template names several columns ({', '.join(names)}); use predict, or raw"
+                raise ConfigError([Fault("generate", "prompt", said)])
+            messages = ({"role": "user", "content": text},) if self.row_format == "messages" else None
+            row = Row({names[0] if names else "instruction": text}, text, None, messages)
+            renderer = make_renderer(self.config, self.row_format, self.base.tokenizer, self.loaded.folder)
+            rendered = renderer.prompt(row)
+        return encode_prompts([rendered], self.base.tokenizer, part_limits(self.config))[0]
+
+    def evaluate(
+        self,
+        rows: Rows,
+        indices: Sequence[int],
+        batch_size: int,
+        answered: int | None = None,
+        output: Path | None = None,
+    ) -> tuple[dict[str, float], list[Prediction]]:
+        """Score rows by likelihood, and the first `answered` of them (None: all) by what the model writes.
+
+        Args:
+            output: file for the answers.
+        """
+        scores = evaluate_likelihood(self.model, rows, indices, facts.device().kind)
+        found = list(predict(self.decoder(), rows, indices[:answered], batch_size))
+        if output is not None:
+            with writer(output, overwrite=True) as put:
+                for one in found:
+                    put(record(one, self.output_name))
+        return scores | evaluate_answers(found, rows), found
+
+
+def output_name(config: Config) -> str:
+    """What prediction columns start with."""
+    return config.output_features[0].name if config.output_features else "output"
+
+
+def chosen_rows(rows: Rows, split: str) -> list[int]:
+    """Row indices of a split, or of all rows for `full`.
+
+    Raises:
+        ConfigError: there is no such split.
+    """
+    if split == "full":
+        return list(range(len(rows.table)))
+    if split not in NAMES:
+        raise ConfigError([Fault("", "split", f"expected training, validation, test or full, got {split!r}")])
+    return rows.splits[split]
+
+
+def open_base(loaded: Loaded) -> Session:
+    """The base model of a config, as it is."""
+    config = loaded.config
+    base = bases.find(config, loaded.folder)
+    model = loading.load_base(base.folder, "float32", facts.device().kind, config.trust_remote_code)
+    model.eval()
+    row_format: str = config.dataset.format
+    if row_format == "auto":
+        chat = "messages" if base.tokenizer.chat_template is not None else "alpaca"
+        row_format = "columns" if config.output_features else chat
+    return Session(loaded, base, model, row_format)
+
+
+def open_saved(loaded: Loaded, folder: Path) -> Session:
+    """The model that a run saved into a folder."""
+    config, device = loaded.config, facts.device()
+    dtype = "bfloat16" if device.kind == "cuda" and device.bfloat16 else "float32"
+    base = bases.at(folder, config.base_model) if config.adapter is None else bases.find(config, folder)
+    model = loading.load_base(base.folder, dtype, device.kind, config.trust_remote_code)
+    if config.adapter is not None:
+        model = loading.load_adapter(model, folder)
+        base = replace(base, tokenizer=read_tokenizer(folder))
+    model.eval()
+    return Session(loaded, base, model, config.dataset.format)
