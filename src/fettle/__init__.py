@@ -17,6 +17,9 @@ __all__ = ["Callback", "FettleError", "Model", "__version__", "load_config"]
 def __getattr__(name: str) -> Any:
     """Public names are imported when first used, so that a light verb loads nothing heavy."""
     if name == "Model":
+        from fettle.hardware.threads import wait_briefly
+
+        wait_briefly()
         from fettle.api import Model
 
         return Model

@@ -6,6 +6,7 @@ Both lists live here and nowhere else. `NOT_YET` is meant to end empty.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import Any
 
 from fettle.section import Section, walk
@@ -142,6 +143,7 @@ def values_at(data: Any, path: tuple[str, ...], at: Path = ()) -> Iterator[tuple
         yield from values_at(data[path[0]], path[1:], (*at, path[0]))
 
 
+@cache
 def defaults(root: type[Section]) -> dict[str, list[object]]:
     """The default of every key, by dotted path; several where a union's arms differ."""
     found: dict[str, list[object]] = {}
@@ -156,5 +158,13 @@ def set_keys(root: type[Section], data: Any, paths: Iterator[str]) -> Iterator[t
     known = defaults(root)
     for dotted_path in paths:
         for at, value in values_at(data, tuple(dotted_path.split("."))):
-            if value is not None and value not in known[dotted_path]:
+            if value is not None and not any(_same(value, default) for default in known[dotted_path]):
                 yield dotted_path, at, value
+
+
+def _same(value: Any, default: object) -> bool:
+    """Whether a raw value says no more than a default; a section may write its default keys out."""
+    if not isinstance(default, Section) or not isinstance(value, Mapping):
+        return bool(value == default)
+    fields = type(default).model_fields
+    return all(key in fields and _same(one, getattr(default, key)) for key, one in value.items())

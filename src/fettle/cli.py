@@ -27,6 +27,10 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     if arguments.verb is None:
         _parser().print_help()
         sys.exit(2)
+    if arguments.verb in HEAVY:
+        from fettle.hardware.threads import wait_briefly
+
+        wait_briefly()
     try:
         status = VERBS[arguments.verb](arguments)
     except FettleError as error:
@@ -262,6 +266,7 @@ def _schema(_: argparse.Namespace) -> int:
     return 0
 
 
+HEAVY = ("train", "experiment", "predict", "evaluate", "generate")
 VERBS = {
     "train": _train, "experiment": _train, "predict": _predict, "evaluate": _evaluate, "generate": _generate,
     "check": _check, "preview": _preview, "init": _init, "schema": _schema,

@@ -28,7 +28,7 @@ from fettle.model.config import ModelParameters, Quantization
 from fettle.prompt.config import Prompt
 from fettle.section import Section
 from fettle.training.config import NoTrainer, Trainer
-from fettle.yamlfile import Document, dotted, parse
+from fettle.yamlfile import MAX_CHARACTERS, Document, dotted, dump, parse
 from fettle.yamlfile import Path as KeyPath
 
 
@@ -116,22 +116,33 @@ def load(source: str | os.PathLike[str] | Mapping[str, Any], overrides: Sequence
 
 def _read(source: str | os.PathLike[str] | Mapping[str, Any]) -> tuple[Document, str, Path]:
     if isinstance(source, Mapping):
-        try:
-            text = yaml.safe_dump(copy.deepcopy(dict(source)), sort_keys=False, allow_unicode=True)
-        except (yaml.YAMLError, TypeError) as error:
-            raise ConfigError([Fault("config", "", f"only plain values can stand in a config: {error}")]) from None
-        return Document("config", copy.deepcopy(dict(source))), text, Path.cwd()
+        return _from_mapping(source)
     if isinstance(source, str) and ("\n" in source or ": " in source):
         return parse(source, "config"), source, Path.cwd()
     path = Path(source)
-    if not path.is_file():
-        what = "is a folder, not a YAML file" if path.is_dir() else "does not exist"
+    if not os.path.isfile(path):  # unlike Path.is_file, also for a name too long for the system
+        what = "is a folder, not a YAML file" if os.path.isdir(path) else "does not exist"
         raise MissingFileError(f"{path}: the config {what}")
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        with path.open(encoding="utf-8-sig") as stream:
+            text = stream.read(MAX_CHARACTERS + 1)
     except UnicodeDecodeError as error:
         raise ConfigError([Fault(str(path), "", f"is not UTF-8 text (byte {error.start})")]) from None
+    except OSError as error:
+        raise ConfigError([Fault(str(path), "", f"cannot be read ({error.strerror})")]) from None
     return parse(text, str(path)), text, path.resolve().parent
+
+
+def _from_mapping(source: Mapping[str, Any]) -> tuple[Document, str, Path]:
+    """A dict goes through YAML as well, so that what is kept of a run says what was run."""
+    try:
+        text = dump(copy.deepcopy(dict(source)))
+    except (yaml.YAMLError, TypeError) as error:
+        raise ConfigError([Fault("config", "", f"only plain values can stand in a config: {error}")]) from None
+    except RecursionError:
+        raise ConfigError([Fault("config", "", "nested too deeply")]) from None
+    document = parse(text, "config")
+    return Document("config", document.data, faults=document.faults), text, Path.cwd()
 
 
 # The short spellings of the vocabulary: `adapter: lora` stands for `adapter: {type: lora}`, and so on.
@@ -169,9 +180,11 @@ def _lay(document: Document, override: str) -> list[Fault]:
         return [Fault("command line", override, "expected key=value, such as trainer.epochs=3")]
     keys = path.strip().replace("[", ".").replace("]", "").split(".")
     try:
-        parsed = parse(value, "command line").data
+        laid = parse(value, "command line")
     except ConfigError as error:
         return [Fault("command line", path, error.faults[0].message)]
+    if laid.faults:
+        return [Fault("command line", path, f"{fault.path} stands twice") for fault in laid.faults]
     here: Any = document.data
     at: tuple[str | int, ...] = ()
     for position, key in enumerate(keys):
@@ -183,7 +196,8 @@ def _lay(document: Document, override: str) -> list[Fault]:
             return [Fault("command line", path, f"{dotted(at[:-1])} is {here!r}, not a section")]
         document.lines[at] = 0 if position == len(keys) - 1 else document.lines.get(at, 0)
         if position == len(keys) - 1:
-            here[step] = parsed  # type: ignore[index]
+            document.lines = {path: line for path, line in document.lines.items() if path[:-1][: len(at)] != at}
+            here[step] = laid.data  # type: ignore[index]
         elif isinstance(here, dict):
             if here.get(step) is None:
                 here[step] = {}
@@ -208,6 +222,7 @@ def _validate(document: Document) -> tuple[Config | None, list[Fault]]:
             cut |= {path for path, _ in found}
             faults += [Fault(document.place(path), dotted(path), said) for path, said in found]
             data = prune(data, [path for path, _ in found])
+            data |= {key: "llm" for key in ("model_type", "base_model") if key not in data}  # no rule looks at these
     for key, at, value in availability.set_keys(Config, document.data, (path for path, _ in availability.NOT_YET)):
         allowed = dict(availability.NOT_YET)[key]
         if value not in allowed and at not in cut and at[:-1] not in cut:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import sys
 import warnings
 from collections.abc import Mapping
@@ -25,6 +26,7 @@ def _quieten() -> None:
     """Libraries' progress bars and hints are not for our readers."""
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"(torch|transformers|peft)\.")
 
 
@@ -77,20 +79,17 @@ def _summary(model: Model, results: TrainingResults) -> int:
     test = folder / "test_statistics.json"
     if test.is_file():
         scores = json.loads(test.read_text(encoding="utf-8"))
-        answered = (
-            f"{scores.pop('rows_answered')} of {scores.pop('rows')} rows answered" if "rows_answered" in scores else ""
-        )
-        _scores(scores, f"test split {answered}".strip())
+        _scores(scores, f"{scores['split']} split, {scores['rows_answered']} of {scores['rows']} rows answered")
     _samples(folder / "test_predictions.jsonl", model.output_name, out)
-    out.print(f"run folder: {folder}", markup=False, highlight=False)
+    out.print(f"run folder: {folder}", markup=False, highlight=False, soft_wrap=True)
     if (folder / "model").is_dir():
-        out.print(f"try it:     fettle generate --model_path {folder} --prompt '...'", markup=False, highlight=False)
+        out.print(f"try it:     fettle generate --model_path {folder} --prompt '...'", markup=False, highlight=False, soft_wrap=True)
     return 0
 
 
 def _scores(scores: Mapping[str, float], title: str) -> None:
     grid = Grid(title=title, title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
-    for name, value in scores.items():
+    for name, value in ((name, value) for name, value in scores.items() if isinstance(value, float)):
         grid.add_row(name.replace("_", " "), f"{value:.4f}")
     Console().print(grid)
 
@@ -104,9 +103,9 @@ def _samples(path: Path, name: str, out: Console, most: int = 2) -> None:
         row = json.loads(line)
         shown = {key: value for key, value in row.items() if not key.startswith(f"{name}_")}
         for key, value in shown.items():
-            out.print(f"  {_short(f'{key}: {value}')}", style="dim", markup=False, highlight=False)
+            out.print(f"  {_short(f'{key}: {value}')}", style="dim", markup=False, highlight=False, soft_wrap=True)
         ending = "" if row[f"{name}_stopped"] else "  (did not stop by itself)"
-        out.print(f"  -> {_short(row[f'{name}_response'])}{ending}\n", markup=False, highlight=False)
+        out.print(f"  -> {_short(row[f'{name}_response'])}{ending}\n", markup=False, highlight=False, soft_wrap=True)
 
 
 def _short(text: str, width: int = 160) -> str:

@@ -69,11 +69,12 @@ def _dataset(config: Config) -> Faults:
     for name in ("validation_set", "test_set"):
         if getattr(dataset, name) is not None and dataset.training_set is None:
             yield ("dataset", name), "needs training_set beside it"
-    if dataset.format in ("alpaca", "messages") and config.prompt.template is not None and dataset.format == "messages":
-        yield (
-            ("prompt", "template"),
-            "conversations are rendered by the chat template; remove it or use another dataset.format",
-        )
+    for name in ("template", "task"):
+        if dataset.format == "messages" and getattr(config.prompt, name) is not None:
+            yield (
+                ("prompt", name),
+                "conversations are rendered by the chat template; remove it or use another dataset.format",
+            )
 
 
 def _preprocessing(config: Config) -> Faults:
@@ -99,7 +100,7 @@ def _prompt(config: Config) -> Faults:
     except ValueError as error:
         yield at, str(error)
         return
-    outputs = {feature.column or feature.name for feature in config.output_features}
+    outputs = {feature.column or feature.name for feature in config.output_features} or {"output"}
     for name in names:
         if name in outputs:
             yield at, f"shows the model the output column {{{name}}}, which it is to write"

@@ -27,8 +27,11 @@ def disk_faults(path: Path) -> Iterator[None]:
             errno.EPERM,
             errno.EIO,
             errno.ENOTDIR,
+            errno.EISDIR,
+            errno.EEXIST,
+            errno.ENAMETOOLONG,
             errno.EFBIG,
-        ):
+        ) and path.parent.is_dir():
             raise
         why = "the disk is full; free some space" if full else f"cannot be written ({os.strerror(error.errno or 0)})"
         raise StorageError(f"{path}: {why}. Nothing was half-written.") from error
@@ -79,7 +82,11 @@ def whole_folder(path: Path) -> Iterator[Path]:
             if path.exists():
                 old = path.with_name(f".old-{os.getpid()}-{path.name}")
                 path.rename(old)
-                temporary.rename(path)
+                try:
+                    temporary.rename(path)
+                except OSError:
+                    old.rename(path)
+                    raise
                 shutil.rmtree(old)
             else:
                 temporary.rename(path)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,20 +20,14 @@ from fettle.data.encode import Encoded, Limits, encode_prompts, encode_rows
 from fettle.data.table import Table, concatenate
 from fettle.errors import ConfigError, DataError, Fault
 from fettle.prompt.chat import named_template
-from fettle.prompt.render import Renderer, columns_named, renderer
+from fettle.prompt.render import Renderer, columns_named, reads_sample, renderer
 from fettle.rows import Rendered, Row
 from fettle.tokenizer import Tokenizer
 
 ENCODING_VERSION = 1  # raise when the way from rows to ids changes, so that older caches are not read
 CHUNK = 2000  # rows rendered and encoded at a time
 SHOWN = 3  # faulty rows named in a message
-_HUB_SPLITS = {
-    "train": "training",
-    "validation": "validation",
-    "valid": "validation",
-    "dev": "validation",
-    "test": "test",
-}
+_HUB_SPLITS = {"train": "training", "val": "validation", "dev": "validation", "eval": "validation", "test": "test"}
 
 
 class OverlongRowsError(DataError):
@@ -95,7 +89,7 @@ class Rows:
         for name, source in self.sources.named():
             found = read.read(source, self.folder, self.config.dataset.data_format)
             for key, part in found.items():
-                where = name or _HUB_SPLITS.get(key, "training" if key else "")
+                where = name or ("" if len(found) == 1 else _split_of(key))
                 if where:
                     self._split.setdefault(where, []).extend(range(count, count + len(part)))
                 tables.append(part)
@@ -122,6 +116,7 @@ class Rows:
             columns_named(config.prompt),
             self.table,
             self.training,
+            reads_sample(config.prompt),
         )
 
     @cached_property
@@ -152,17 +147,28 @@ class Rows:
             DataError: a row cannot be rendered; the message names file and line.
         """
         for index, row in self.canonical(indices):
-            try:
-                yield index, None if row is None else self.renderer.finished(row)
-            except DataError as error:
-                raise DataError(f"{self.table.place(index)}: {error}") from None
+            yield index, self._rendered(index, row, self.renderer.finished)
+
+    def _rendered(self, index: int, row: Row | None, render: Callable[[Row], Rendered]) -> Rendered | None:
+        if row is None:
+            return None
+        try:
+            text = render(row)
+            text.text.encode()
+        except DataError as error:
+            raise DataError(f"{self.table.place(index)}: {error}") from None
+        except UnicodeEncodeError as error:
+            raise DataError(
+                f"{self.table.place(index)}: half of a character ({error.object[error.start]!a}); was a text cut in the middle?"
+            ) from None
+        return text
 
     def prompts(self, indices: Sequence[int]) -> Iterator[tuple[int, Row | None, list[int]]]:
         """(index, row, ids the model is given) of each row."""
         for start in range(0, len(indices), CHUNK):
             chunk = list(self.canonical(indices[start : start + CHUNK]))
-            texts = [self.renderer.prompt(row) for _, row in chunk if row is not None]
-            ids = iter(encode_prompts(texts, self.tokenizer, self.limits))
+            texts = [self._rendered(index, row, self.renderer.prompt) for index, row in chunk]
+            ids = iter(encode_prompts([text for text in texts if text is not None], self.tokenizer, self.limits))
             for index, row in chunk:
                 yield index, row, [] if row is None else next(ids)
 
@@ -255,6 +261,16 @@ class Rows:
         return hashlib.blake2b(told.encode(), digest_size=16).hexdigest()
 
 
+def _split_of(key: str) -> str:
+    """The split that a part of a dataset is, by how its name starts (`train`, `validation_matched`, `test_sft`)."""
+    found = next((split for start, split in _HUB_SPLITS.items() if key.lower().startswith(start)), None)
+    if found is None:
+        raise DataError(
+            f"the dataset has a part {key!r} that is neither train, validation nor test; save it as a file of its own"
+        )
+    return found
+
+
 def part_limits(config: Config) -> Limits:
     """The features' own limits."""
     reading = config.input_features[0].preprocessing.max_sequence_length if config.input_features else None
@@ -276,4 +292,10 @@ def make_renderer(config: Config, row_format: str, tokenizer: Tokenizer, folder:
         raise DataError(
             "prompt.chat_template: chatml needs the tokens <|im_start|> and <|im_end|>, which this tokenizer lacks; use plain"
         )
-    return renderer(config.prompt, row_format, own.chat_template, own.bos, own.eos)
+    made = renderer(config.prompt, row_format, own.chat_template, own.bos, own.eos)
+    if made.chat is not None and part_limits(config) != Limits():
+        raise DataError(
+            "a feature's preprocessing.max_sequence_length cannot be combined with a chat template; "
+            "use preprocessing.global_max_sequence_length, and generation.max_new_tokens for answers"
+        )
+    return made

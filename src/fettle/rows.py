@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 Message = dict[str, Any]
+
+
+def as_text(cell: Any) -> str:
+    """A cell as the model reads it: texts as they are, lists and objects as JSON, nothing for None."""
+    if cell is None:
+        return ""
+    if isinstance(cell, str):
+        return cell
+    return json.dumps(cell, ensure_ascii=False, default=str) if isinstance(cell, (dict, list, bool)) else str(cell)
 
 
 @dataclass(frozen=True)

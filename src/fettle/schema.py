@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fettle.config import SHORT, Config
-from fettle.section import Section, docs, sections_in, walk
+from fettle.section import Section, docs, sections_in, tags, walk
 
 
 def json_schema() -> dict[str, Any]:
@@ -18,8 +18,10 @@ def json_schema() -> dict[str, Any]:
     for name, section in sections.items():
         for key, text in docs(section).items():
             definitions[name]["properties"][key]["description"] = text
-    for path, _ in SHORT:
-        _allow_short(schema, path.split("."), definitions)
+    for path, key in SHORT:
+        _allow_short(schema, path, key, definitions)
+    rope = definitions["RopeScaling"]["properties"]
+    rope["type"] = {**rope["rope_type"], "description": "Older spelling of rope_type.", "deprecated": True}
     # older spellings and what Ludwig writes as null
     schema["properties"]["model_name"] = {
         "type": "string",
@@ -35,16 +37,20 @@ def json_schema() -> dict[str, Any]:
     }
 
 
-def _allow_short(schema: dict[str, Any], path: list[str], definitions: dict[str, Any]) -> None:
-    """Let a text stand where a section is expected."""
+def _allow_short(schema: dict[str, Any], path: str, key: str, definitions: dict[str, Any]) -> None:
+    """Let the one key that is meant stand where its section is expected."""
+    *parents, last = path.split(".")
     holders = [schema]
-    for key in path[:-1]:
-        holders = [definitions[name] for holder in holders for name in _named(holder["properties"].get(key, {}))]
+    for parent in parents:
+        holders = [definitions[name] for holder in holders for name in _named(holder["properties"].get(parent, {}))]
+    found = {tag: None for at, _, field in walk(Config) if ".".join(at) == path for arm in sections_in(field.annotation)
+             for tag in tags(arm)}  # fmt: skip
+    short = {"enum": list(found)} if key == "type" else {"type": "string"}
     for holder in holders:
-        if path[-1] in holder["properties"]:
-            own = holder["properties"][path[-1]]
-            about = {key: own.pop(key) for key in ("description", "default") if key in own}
-            holder["properties"][path[-1]] = {**about, "anyOf": [own, {"type": "string"}]}
+        if last in holder["properties"]:
+            own = holder["properties"][last]
+            about = {name: own.pop(name) for name in ("description", "default") if name in own}
+            holder["properties"][last] = {**about, "anyOf": [own, short]}
 
 
 def _named(part: dict[str, Any]) -> list[str]:

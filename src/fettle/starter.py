@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from fettle.data.read import read
-from fettle.data.shape import as_text
 from fettle.data.table import Table
 from fettle.errors import DataError
+from fettle.prompt.config import placeholders
+from fettle.rows import as_text
 
 _READ = (
     "prompt",
@@ -51,8 +53,8 @@ def write(dataset: str, base_model: str) -> str:
     tables = read(dataset)
     table = tables.get("", tables.get("train", next(iter(tables.values()))))
     columns = table.columns
-    head = f"# Written by `fettle init {Path(dataset).name}`; every key: `fettle schema`.\nmodel_type: llm\nbase_model: {json.dumps(base_model)}\n"
-    data = f"\ndataset:\n  path: {json.dumps(dataset)}\n"
+    head = f"# Written by `fettle init {_one_line(Path(dataset).name)}`; every key: `fettle schema`.\nmodel_type: llm\nbase_model: {_quoted(base_model)}\n"
+    data = f"\ndataset:\n  path: {_quoted(dataset)}\n"
     if "messages" in columns and isinstance(_first(columns["messages"]), (list, str)):
         body = data + "  format: messages        # conversations of role and content, through the chat template\n"
     elif {"instruction", "output"} <= set(columns):
@@ -69,20 +71,38 @@ def _first(cells: list[Any]) -> Any:
 def _features(table: Table) -> str:
     reading, writing = guess(table)
     others = [name for name in table.columns if name not in (reading, writing, "split")]
-    also = f"   # other columns: {', '.join(others)}" if others else ""
+    also = f"   # other columns: {_one_line(', '.join(others))}" if others else ""
     return f"""
 input_features:
-  - name: {json.dumps(reading, ensure_ascii=False)}{also}
+  - name: {_quoted(reading)}{also}
     type: text
 
 output_features:
-  - name: {json.dumps(writing, ensure_ascii=False)}
+  - name: {_quoted(writing)}
     type: text
 
 prompt:
   # What the model reads; any column can stand in braces.
-  template: {json.dumps("{" + reading + "}" + chr(10), ensure_ascii=False)}
+  template: {_quoted("{" + (reading if _nameable(reading) else "__sample__") + "}" + chr(10))}
 """
+
+
+def _one_line(text: str) -> str:
+    return " ".join("".join(mark if mark.isprintable() else " " for mark in text).split())
+
+
+def _quoted(text: str) -> str:
+    """A text as YAML's double-quoted scalar."""
+    written: str = yaml.safe_dump(text, default_style='"', allow_unicode=True, width=10**9)
+    return written.strip()
+
+
+def _nameable(column: str) -> bool:
+    """Whether a template can name the column."""
+    try:
+        return placeholders("{" + column + "}") == [(column, "")] and not column.startswith("__")
+    except ValueError:
+        return False
 
 
 def guess(table: Table) -> tuple[str, str]:
@@ -91,7 +111,7 @@ def guess(table: Table) -> tuple[str, str]:
     Raises:
         DataError: there are no two columns.
     """
-    names = [name for name in table.columns if name != "split" and not any(mark in name for mark in "{}")]
+    names = [name for name in table.columns if name != "split"]
     if len(names) < 2:
         raise DataError(
             f"{table.origins[0].name}: needs at least two columns, one to read and one to write; it has {', '.join(table.columns)}"

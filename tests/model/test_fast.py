@@ -312,8 +312,8 @@ def test_accumulation_adds_up() -> None:
 
 
 def test_long_examples_go_through_scaled_dot_products(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (attention_module, __import__("fettle.model.fast.decoder", fromlist=["decoder"])):
-        monkeypatch.setattr(module, "LONGEST_EXPLICIT", 4)
+    monkeypatch.setattr(attention_module, "LONGEST_EXPLICIT", 4)
+    monkeypatch.setattr(attention_module, "_attention", None)
     for family in ("mistral", "gemma3_text"):
         model = with_lora(tiny(family))
         accelerate(model)

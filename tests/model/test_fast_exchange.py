@@ -120,9 +120,10 @@ def test_bfloat16_is_close_to_float32(adapters: torch.dtype, batch: PackedBatch)
         assert F.cosine_similarity(got[name].float().flatten(), gradient.flatten(), dim=0) > 0.98
 
 
+@pytest.mark.parametrize("family", ["llama", "qwen3", "gemma3_text"])
 @pytest.mark.parametrize("lora", [False, True])
-def test_autocast_keeps_master_weights(lora: bool, batch: PackedBatch) -> None:
-    model = with_lora(tiny()) if lora else tiny(tie_word_embeddings=True)
+def test_autocast_keeps_master_weights(lora: bool, family: str, batch: PackedBatch) -> None:
+    model = with_lora(tiny(family)) if lora else tiny(family, tie_word_embeddings=True)
     exact = gradients(model, packed_loss(model, batch))
     assert accelerate(model)
     with torch.autocast("cpu", torch.bfloat16):

@@ -15,8 +15,7 @@ from fettle.data.config import Dataset
 from fettle.data.feature_config import CategoryPreprocessing, InputFeature, OutputFeature, TextPreprocessing
 from fettle.data.table import Table
 from fettle.errors import DataError
-from fettle.prompt.config import RESERVED
-from fettle.rows import Message, Row
+from fettle.rows import Message, Row, as_text
 
 CellRules = TextPreprocessing | CategoryPreprocessing
 ROLES = ("system", "user", "assistant", "tool", "developer")
@@ -32,6 +31,8 @@ class Shape:
     messages: str | None = None
     named: tuple[str, ...] = ()
     """Columns that the prompt template names."""
+    sampled: bool = True
+    """The prompt shows the input itself."""
 
     @property
     def target(self) -> str:
@@ -46,12 +47,14 @@ def resolve(
     named: Sequence[str],
     table: Table,
     training: bool = True,
+    sampled: bool = True,
 ) -> Shape:
     """Decide how rows are read, and make sure that every column they need is there.
 
     Args:
         named: columns that the prompt template names.
         training: the response is needed as well.
+        sampled: the prompt shows the input itself.
 
     Raises:
         DataError: a column is missing, or the shape cannot be told.
@@ -64,14 +67,13 @@ def resolve(
         return Shape("messages", messages=dataset.messages_column)
     if how == "alpaca":
         wanted = outputs[0].column or outputs[0].name if outputs else "output"
-        shape = Shape("alpaca", "instruction", wanted, named=tuple(named))
+        shape = Shape("alpaca", "instruction", wanted, named=tuple(named), sampled=sampled)
     else:
-        shape = Shape(
-            "columns", inputs[0].column or inputs[0].name, outputs[0].column or outputs[0].name, named=tuple(named)
-        )
+        reading, writing = (side[0].column or side[0].name for side in (inputs, outputs))
+        shape = Shape("columns", reading, writing, named=tuple(named), sampled=sampled)
     for name in shape.named:
         table.column(name, "named by prompt.template")
-    if shape.input is not None and not shape.named:
+    if shape.input is not None and shape.sampled:
         table.column(shape.input, "the input feature")
     if training and shape.output is not None:
         table.column(shape.output, "the output feature")
@@ -110,31 +112,23 @@ def canonical(
         return
     reading = inputs[0].preprocessing if inputs else TextPreprocessing()
     writing = outputs[0].preprocessing if outputs else TextPreprocessing()
-    needed = {name for name in shape.named if name not in RESERVED}
-    if shape.input is not None and shape.input in table.columns and (shape.format == "alpaca" or not needed):
+    needed = set(shape.named)
+    if shape.input is not None and shape.sampled:
         needed.add(shape.input)
-    optional = {"input"} if shape.format == "alpaca" else set()
+    optional = {"input"} & set(table.columns) if shape.format == "alpaca" else set()
     columns = {name: _fill(table.columns[name], reading) for name in needed - optional}
     responses = _fill(table.columns[shape.output], writing) if shape.output in table.columns else None
     for index in indices:
         row = table.row(index)
         kept = all(_present(table, index, name, cells[index], reading) for name, cells in columns.items())
         row |= {name: _lowered(cells[index], reading) for name, cells in columns.items()}
+        row |= {name: "" if _empty(row[name]) else _lowered(row[name], reading) for name in optional}
         response = None
         if responses is not None and (training or not _empty(responses[index])):
             kept = kept and _present(table, index, str(shape.output), responses[index], writing)
             response = as_text(_lowered(responses[index], writing))
         sample = as_text(row.get(shape.input)) if shape.input is not None else ""
         yield index, Row(row, sample, response) if kept else None
-
-
-def as_text(cell: Any) -> str:
-    """A cell as the model reads it: texts as they are, lists and objects as JSON, nothing for None."""
-    if cell is None:
-        return ""
-    if isinstance(cell, str):
-        return cell
-    return json.dumps(cell, ensure_ascii=False) if isinstance(cell, (dict, list, bool)) else str(cell)
 
 
 def _empty(cell: Any) -> bool:

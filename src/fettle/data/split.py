@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from fettle.data.config import FixedSplit, HashSplit, Preprocessing, RandomSplit, StratifySplit
@@ -25,7 +25,7 @@ def sample(count: int, section: Preprocessing, seed: int) -> list[int]:
             raise DataError(f"preprocessing.sample_size: {section.sample_size} is more than the {count} rows there are")
         wanted = section.sample_size
     elif section.sample_ratio < 1:
-        wanted = max(1, round(count * section.sample_ratio))
+        wanted = min(count, max(1, round(count * section.sample_ratio)))
     if wanted == count:
         return list(range(count))
     return sorted(random.Random(f"sample {seed}").sample(range(count), wanted))
@@ -57,7 +57,10 @@ def _cut(order: Sequence[int], probabilities: Sequence[float], in_order: bool = 
     """Cut a sequence into shares; the rounding goes to training."""
     validation = round(len(order) * probabilities[1])
     test = round(len(order) * probabilities[2])
-    if probabilities[0] > 0 and validation + test >= len(order):  # a handful of rows: training comes first
+    if probabilities[0] == 0:  # nothing to round into: test takes the rest, where it has a share
+        validation = validation if probabilities[2] > 0 else len(order)
+        test = len(order) - validation
+    elif validation + test >= len(order):  # a handful of rows: training comes first
         test = min(test, max(0, len(order) - 1))
         validation = min(validation, max(0, len(order) - 1 - test))
     training = len(order) - validation - test
@@ -106,4 +109,4 @@ def _time(table: Table, index: int, cell: Any) -> datetime:
         raise DataError(
             f"{table.place(index)}: {cell!r} is not a time such as 2024-05-31 or 2024-05-31T12:00"
         ) from None
-    return moment.replace(tzinfo=None) if moment.tzinfo is None else moment.astimezone().replace(tzinfo=None)
+    return moment if moment.tzinfo is None else moment.astimezone(UTC).replace(tzinfo=None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from fettle.data.pack import best_fit
@@ -28,7 +29,9 @@ class Outcome:
 
 def batch(split: EncodedSplit, rows: list[int], device: str) -> PackedBatch:
     """The rows end to end, on the device."""
-    return PackedBatch.from_examples([split.example(row) for row in rows]).to(device)
+    # copies, because the arrays may be files mapped read-only, which torch does not take
+    examples = [(ids.astype(np.int64), trained.copy()) for ids, trained in (split.example(row) for row in rows)]
+    return PackedBatch.from_examples(examples).to(device)
 
 
 def likelihood(

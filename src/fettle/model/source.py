@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import struct
 from dataclasses import dataclass
 from importlib import resources
@@ -113,8 +114,10 @@ def facts(name: str, folder: Path, weights: bool = True) -> BaseFacts:
         config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ModelError(f"{path}: not valid JSON: {error}") from None
-    text = {**config, **config.get("text_config", {})}
-    if "model_type" not in text or "vocab_size" not in text:
+    if not isinstance(config, dict):
+        raise ModelError(f"{path}: expected an object of settings")
+    text = {**config, **(config.get("text_config") or {})}
+    if "model_type" not in text or not isinstance(text.get("vocab_size"), int):
         raise ModelError(f"{path}: not a language model's config (model_type or vocab_size is missing)")
     if config.get("is_encoder_decoder"):
         raise ModelError(
@@ -138,7 +141,10 @@ def _count(folder: Path) -> int:
     """Number of weights in the safetensors files of a folder, from their headers."""
     index = folder / "model.safetensors.index.json"
     if index.is_file():
-        files = sorted({folder / name for name in json.loads(index.read_text())["weight_map"].values()})
+        try:
+            files = sorted({folder / name for name in json.loads(index.read_text())["weight_map"].values()})
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise ModelError(f"{index}: not an index of weight files") from None
     else:
         files = sorted(folder.glob("*.safetensors"))
     missing = [path.name for path in files if not path.is_file()]
@@ -156,22 +162,16 @@ def _count(folder: Path) -> int:
 
 
 def _header_count(path: Path) -> int:
-    total = 0
+    there = path.stat().st_size
     try:
         with path.open("rb") as stream:
             (size,) = struct.unpack("<Q", stream.read(8))
-            header = json.loads(stream.read(size))
-            ends = [entry["data_offsets"][1] for key, entry in header.items() if key != "__metadata__"]
-            if 8 + size + max(ends, default=0) != path.stat().st_size:
-                raise ModelError(
-                    f"{path}: the file is cut short ({path.stat().st_size} bytes); copy or download it again"
-                )
-        for key, entry in header.items():
-            if key != "__metadata__":
-                count = 1
-                for length in entry["shape"]:
-                    count *= length
-                total += count
-    except (struct.error, ValueError, KeyError, TypeError, MemoryError, OverflowError):
-        raise ModelError(f"{path}: not a safetensors file") from None
+            header = json.loads(stream.read(min(size, there)))
+        entries = [entry for key, entry in header.items() if key != "__metadata__"]
+        whole = 8 + size + max((entry["data_offsets"][1] for entry in entries), default=0)
+        total = sum(math.prod(entry["shape"]) for entry in entries)
+    except (struct.error, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
+        raise ModelError(f"{path}: not a safetensors file, or one cut short ({there} bytes)") from None
+    if whole != there:
+        raise ModelError(f"{path}: the file is cut short ({there} of {whole} bytes); copy or download it again")
     return total

@@ -62,7 +62,7 @@ def placeholders(template: str) -> list[tuple[str, str]]:
             raise ValueError("the template has an empty placeholder {}; name a column, or write {{}} for braces")
         if conversion or any(mark in name for mark in ".[]"):
             raise ValueError(f"the placeholder {shown} may only name a column")
-        if spec and not re.fullmatch(r"[,+ ]?(0?\d{1,2})?(\.\d{1,2})?f", spec):
+        if spec and not re.fullmatch(r"[+ ]?(0?[0-9]{1,2})?,?(\.[0-9]{1,2})?f", spec):
             raise ValueError(f"the placeholder {shown} has a format other than a number's, such as {{{name}:.2f}}")
         found.append((name, spec or ""))
     return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from string import Formatter
@@ -11,7 +10,7 @@ from typing import Any
 from fettle.errors import DataError
 from fettle.prompt.chat import ChatTemplate
 from fettle.prompt.config import Prompt, placeholders
-from fettle.rows import Message, Rendered, Row
+from fettle.rows import Message, Rendered, Row, as_text
 
 ZERO_SHOT = "SAMPLE INPUT: {__sample__}\n\nUSER: Complete the following task: {__task__}\n\nASSISTANT:"
 
@@ -24,6 +23,8 @@ ALPACA_WITH_INPUT = (
     "Below is an instruction that describes a task, paired with an input that provides further context. Write a response "
     "that appropriately completes the request.\n\n### Instruction:\n{instruction}\n\n### Input:\n{input}\n\n### Response:\n"
 )
+ALPACA_TURN = "{instruction}"
+ALPACA_TURN_WITH_INPUT = "{instruction}\n\n{input}"
 
 
 @dataclass(frozen=True)
@@ -77,9 +78,9 @@ class Renderer:
         if self.template is not None:
             return fill(self.template, row.columns, row.sample, self.task or "")
         if self.alpaca:
-            given = row.columns.get("input")
+            given = bool(row.columns.get("input"))
             if self.chat is not None:
-                return f"{row.columns['instruction']}\n\n{given}" if given else str(row.columns["instruction"])
+                return fill(ALPACA_TURN_WITH_INPUT if given else ALPACA_TURN, row.columns, row.sample, "")
             return fill(ALPACA_WITH_INPUT if given else ALPACA, row.columns, row.sample, "")
         return row.sample
 
@@ -126,6 +127,9 @@ def renderer(section: Prompt, row_format: str, chat_template: str | None, bos: s
         chat = False
     if section.chat_template is not None and wanted != False:  # noqa: E712 -- `auto` is not False
         chat = True
+    for name in ("template", "task"):
+        if row_format == "messages" and getattr(section, name) is not None:
+            raise DataError(f"prompt.{name} has no effect on conversations, which the chat template renders; remove it")
     if chat and chat_template is None:
         raise DataError(
             "the tokenizer has no chat template; set prompt.chat_template: plain (or chatml, or a Jinja file)"
@@ -151,6 +155,11 @@ def columns_named(section: Prompt) -> list[str]:
     return [name for name, _ in placeholders(section.template) if not name.startswith("__")]
 
 
+def reads_sample(section: Prompt) -> bool:
+    """Whether the prompt shows the input feature's own text."""
+    return section.template is None or any(name == "__sample__" for name, _ in placeholders(section.template))
+
+
 def fill(template: str, columns: Mapping[str, Any], sample: str, task: str) -> str:
     """Put the cells of a row into a template; nothing but a column can be reached.
 
@@ -164,17 +173,13 @@ def fill(template: str, columns: Mapping[str, Any], sample: str, task: str) -> s
         if spec:
             try:
                 values[name, spec] = format(float(cell), spec)  # type: ignore[arg-type]
-            except (TypeError, ValueError):
+            except (TypeError, ValueError, OverflowError):
                 raise DataError(
                     f"column {name!r} holds {cell!r}, which is no number to write as {{{name}:{spec}}}"
                 ) from None
         else:
-            values[name, spec] = "" if cell is None else cell if isinstance(cell, str) else _as_text(cell)
+            values[name, spec] = as_text(cell)
     return _put(template, values)
-
-
-def _as_text(cell: Any) -> str:
-    return json.dumps(cell, ensure_ascii=False) if isinstance(cell, (dict, list, bool)) else str(cell)
 
 
 def _put(template: str, values: Mapping[tuple[str, str], str]) -> str:

@@ -122,9 +122,7 @@ class Display(Callback):
             self.progress.update(self.task, completed=record["step"], shown=shown)
         elif time.monotonic() - self.told >= self.PLAIN_SECONDS or record["step"] == self.total:
             self.told = time.monotonic()
-            self.console.print(
-                f"step {record['step']}/{self.total} · epoch {record['epoch']:.2f} · {shown}", highlight=False
-            )
+            self.on_message(f"step {record['step']}/{self.total} · epoch {record['epoch']:.2f} · {shown}")
 
     def on_evaluation(self, record: Record) -> None:
         accuracy = f"{record['next_token_accuracy']:.1%}"
@@ -133,7 +131,7 @@ class Display(Callback):
         )
 
     def on_message(self, text: str) -> None:
-        self.console.print(text, highlight=False, markup=False)
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def on_train_end(self, summary: Record) -> None:
         if self.progress is not None:

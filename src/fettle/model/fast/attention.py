@@ -17,8 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
-# Keys of one example above which its m x n probabilities are no longer kept for the backward pass.
-LONGEST_EXPLICIT = 1024
+from fettle.model.fast.linear import compute_dtype
+
+# Length of the example of the average token above which probabilities (n x n a head) would outgrow the other activations.
+LONGEST_EXPLICIT = 512
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,11 @@ def chosen_segments(lengths: Sequence[int], chosen_M: torch.Tensor) -> list[Segm
             segments.append(Segment(slice(first, last), slice(start, start + length), chosen_M[first:last] - start))
         first, start = last, start + length
     return segments
+
+
+def too_long(lengths: Sequence[int]) -> bool:
+    """Whether keeping probabilities would cost too much memory."""
+    return sum(length * length for length in lengths) > LONGEST_EXPLICIT * sum(lengths)
 
 
 def allowed_mask(segment: Segment, window: int | None, like: torch.Tensor) -> torch.Tensor:
@@ -163,13 +170,20 @@ def packed_attention(
     key_turn: tuple[torch.Tensor, torch.Tensor],
     heads: Heads,
     segments: Sequence[Segment],
-    masks: Sequence[torch.Tensor],
+    masks: Sequence[torch.Tensor] | None,
 ) -> torch.Tensor:
-    """Attention of each segment by itself -> (M, Q); `*_turn` are (cos, sin) of each row's position."""
-    if any(segment.keys.stop - segment.keys.start > LONGEST_EXPLICIT for segment in segments):
+    """Attention of each segment by itself -> (M, Q); `*_turn` are (cos, sin) of each row's position.
+
+    `masks` are those of `allowed_mask`, or None where examples are too long to keep their probabilities.
+    """
+    if masks is None and segments:
         parts = _scaled_dot_products(query_MQ, key_NK, value_NK, query_turn, key_turn, heads, segments)
         return torch.cat(list(parts))
-    return _attention(query_MQ, key_NK, value_NK, *query_turn, *key_turn, (heads, segments, masks))
+    # Under autocast normalised queries are float32 beside bfloat16 values, and backward has no autocast to mend it.
+    dtype = compute_dtype(query_MQ)
+    query_MQ, key_NK, value_NK = query_MQ.to(dtype), key_NK.to(dtype), value_NK.to(dtype)
+    with torch.autocast(query_MQ.device.type, enabled=False):
+        return _attention(query_MQ, key_NK, value_NK, *query_turn, *key_turn, (heads, segments, masks or ()))
 
 
 def _scaled_dot_products(

@@ -20,13 +20,13 @@ from torch.autograd.function import once_differentiable
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from fettle.model.fast.attention import (
-    LONGEST_EXPLICIT,
     Heads,
     Segment,
     allowed_mask,
     chosen_segments,
     packed_attention,
     rotate,
+    too_long,
     whole_segments,
 )
 from fettle.model.fast.batch import PackedBatch
@@ -47,6 +47,9 @@ _LINEARS = (
 )
 
 
+Plan = tuple[list[Segment], list[torch.Tensor] | None]
+
+
 @dataclass
 class Call:
     """What one packed call tells the head and every layer; masks are made once and shared by the layers."""
@@ -54,15 +57,14 @@ class Call:
     batch: PackedBatch
     own_attention: bool  # the model's own attention function and mask, as on GPUs
     outcome: bool = False
-    _plans: dict[tuple[bool, int | None], tuple[list[Segment], list[torch.Tensor]]] = field(default_factory=dict)
+    _plans: dict[tuple[bool, int | None], Plan] = field(default_factory=dict)
 
-    def plan(self, trimmed: bool, window: int | None, like: torch.Tensor) -> tuple[list[Segment], list[torch.Tensor]]:
+    def plan(self, trimmed: bool, window: int | None, like: torch.Tensor) -> Plan:
         """Segments and their masks: of all tokens, or `trimmed` to those that predict a label."""
         if (trimmed, window) not in self._plans:
             lengths = self.batch.lengths
             segments = chosen_segments(lengths, self.batch.predictors_M) if trimmed else whole_segments(lengths)
-            long = max(lengths) > LONGEST_EXPLICIT
-            masks = [] if long else [allowed_mask(segment, window, like) for segment in segments]
+            masks = None if too_long(lengths) else [allowed_mask(segment, window, like) for segment in segments]
             self._plans[trimmed, window] = segments, masks
         return self._plans[trimmed, window]
 
@@ -90,7 +92,8 @@ def normalise(norm: Any, x: torch.Tensor) -> torch.Tensor:
     if type(norm).__name__.startswith("Gemma"):
         weight = 1.0 + norm.weight.to(torch.promote_types(norm.weight.dtype, torch.float32))
         return F.rms_norm(x.to(weight.dtype), x.shape[-1:], weight, norm.eps).to(x.dtype)
-    return F.rms_norm(x, x.shape[-1:], norm.weight, norm.variance_epsilon)
+    # Under autocast the weight is wider than its input, and the result as wide as the weight.
+    return F.rms_norm(x.to(norm.weight.dtype), x.shape[-1:], norm.weight, norm.variance_epsilon)
 
 
 @dataclass(eq=False)
