@@ -23,6 +23,11 @@ class Base:
     reference: str
     """How the base is named from anywhere: a hub id, an absolute path, or `fettle:pocket`."""
 
+    @property
+    def loadable(self) -> str:
+        """The same for libraries that do not know Fettle: a hub id or an absolute path."""
+        return str(self.folder.resolve()) if self.reference.startswith("fettle:") else self.reference
+
 
 def find(config: Config, folder: Path, weights: bool = True) -> Base:
     """Find the base model of a config.

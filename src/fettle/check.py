@@ -13,6 +13,7 @@ from fettle.hardware import facts, plan
 from fettle.model.adapter_config import LoraFamily
 from fettle.prepare import CHUNK, SHOWN, Rows, Sources
 from fettle.rows import Rendered
+from fettle.tokenizer import Tokenizer
 from fettle.training.config import FinetuneTrainer
 
 
@@ -130,7 +131,7 @@ def _lengths(rows: Rows, indices: list[int]) -> Iterator[tuple[int, int]]:
     for index, text in rows.rendered(indices):
         if text is None:
             continue
-        if not text.whole and not text.pieces[1][0]:
+        if not _learnable(text, rows.tokenizer):
             raise DataError(f"{rows.table.place(index)}: nothing in this row carries loss (its response is empty)")
         whole = text.text
         if rows.limit is not None and whole.isascii() and len(whole) + 4 <= rows.limit:
@@ -139,6 +140,11 @@ def _lengths(rows: Rows, indices: list[int]) -> Iterator[tuple[int, int]]:
             unsure.append((index, text))
     encoded = encode_rows([text for _, text in unsure], rows.tokenizer, rows.limits)
     yield from ((index, len(one.ids)) for (index, _), one in zip(unsure, encoded, strict=True))
+
+
+def _learnable(text: Rendered, tokenizer: Tokenizer) -> bool:
+    """Whether anything carries loss; an empty response still teaches to stop, where there is a stop token."""
+    return any(piece for piece, trained in text.pieces if trained) or (not text.whole and tokenizer.eos_id is not None)
 
 
 def _tell_overlong(rows: Rows, overlong: list[tuple[int, int]], report: Report) -> None:

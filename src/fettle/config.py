@@ -104,10 +104,10 @@ def load(source: str | os.PathLike[str] | Mapping[str, Any], overrides: Sequence
     faults = list(document.faults)
     if not isinstance(document.data, dict):
         raise ConfigError([*faults, Fault(document.name, "", "expected keys and values such as `model_type: llm`")])
-    _shorten(document)
+    faults += _shorten(document)
     for override in overrides:
         faults += _lay(document, override)
-    _shorten(document)
+        faults += _shorten(document)
     config, found = _validate(document)
     if faults or found or config is None:
         raise ConfigError(_in_order([*faults, *found]))
@@ -156,8 +156,9 @@ SHORT = (
 _RENAMED = (("model_name", "base_model"), ("model_parameters.rope_scaling.type", "rope_type"))
 
 
-def _shorten(document: Document) -> None:
-    """Replace short and older spellings in the raw mapping by the full ones."""
+def _shorten(document: Document) -> list[Fault]:
+    """Replace short and older spellings in the raw mapping by the full ones; a key in both spellings is a fault."""
+    faults = []
     for path, key in SHORT:
         *parents, last = path.split(".")
         for _, holder in availability.values_at(document.data, tuple(parents)):
@@ -166,11 +167,17 @@ def _shorten(document: Document) -> None:
     for path, name in _RENAMED:
         *parents, old = path.split(".")
         for at, holder in availability.values_at(document.data, tuple(parents)):
-            if isinstance(holder, dict) and old in holder and name not in holder:
-                holder[name] = holder.pop(old)
-                document.lines[(*at, name)] = document.lines.get((*at, old), 0)
+            if not isinstance(holder, dict) or old not in holder:
+                continue
+            value, line = holder.pop(old), document.lines.get((*at, old), 0)
+            if name in holder and line:
+                place = document.place((*at, old))
+                faults.append(Fault(place, dotted((*at, old)), f"means the same as {name}; give one of them"))
+            else:
+                holder[name], document.lines[(*at, name)] = value, line
     if document.data.get("adapters", ...) is None:
         del document.data["adapters"]
+    return faults
 
 
 def _lay(document: Document, override: str) -> list[Fault]:
@@ -230,7 +237,9 @@ def _validate(document: Document) -> tuple[Config | None, list[Fault]]:
             also = f" (there is: {', '.join(str(one) for one in allowed if one != {})})" if any(allowed) else ""
             faults.append(Fault(document.place(at), dotted(at), f"{shown}not available yet{also}"))
     if config is not None:
-        faults += [Fault(document.place(path), dotted(path), said) for path, said in crosschecks.run(config, data)]
+        for path, said in crosschecks.run(config, data):
+            if not any(path[: len(gone)] == gone for gone in cut):  # what was cut out is not missing as well
+                faults.append(Fault(document.place(path), dotted(path), said))
     return config, faults
 
 

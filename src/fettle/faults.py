@@ -56,21 +56,25 @@ def _into(data: Any, part: str | int) -> Any:
     return data[part] if isinstance(data, list) and isinstance(part, int) and part < len(data) else None
 
 
+def _annotation(root: type[Section], path: Path, data: Any) -> Any:
+    """The type that the schema expects at a path."""
+    annotation: Any = root
+    here = data
+    for part in path:
+        item = container_item(annotation)
+        holder = arm_for(annotation, here) if item is annotation else None
+        field = holder.model_fields.get(str(part)) if holder is not None else None
+        annotation = item if field is None else field.annotation
+        here = _into(here, part)
+    return annotation
+
+
 def _holder(root: type[Section], path: Path, data: Any) -> type[Section] | None:
     """The section class in which the last key of a path stands."""
-    holder: type[Section] | None = root
     here = data
-    annotation: Any = root
     for part in path[:-1]:
         here = _into(here, part)
-        if isinstance(part, int):
-            annotation = container_item(annotation)
-        elif holder is not None and part in holder.model_fields:
-            annotation = holder.model_fields[part].annotation
-        else:
-            annotation = container_item(annotation)
-        holder = arm_for(annotation, here)
-    return holder
+    return arm_for(_annotation(root, path[:-1], data), here)
 
 
 def _message(root: type[Section], detail: ErrorDetails, path: Path, data: Any) -> str:
@@ -95,9 +99,10 @@ def _message(root: type[Section], detail: ErrorDetails, path: Path, data: Any) -
     words = {
         "int_type": "expected a whole number", "float_type": "expected a number", "string_type": "expected a text",
         "bool_type": "expected true or false", "list_type": "expected a list", "finite_number": "expected a finite number",
-        "int_from_float": "expected a whole number", "greater_than": f"expected a number > {context.get('gt')}",
-        "greater_than_equal": f"expected a number >= {context.get('ge')}",
-        "less_than": f"expected a number < {context.get('lt')}", "less_than_equal": f"expected a number <= {context.get('le')}",
+        "int_from_float": "expected a whole number", "greater_than": f"expected a number > {context.get('gt', 0):g}",
+        "greater_than_equal": f"expected a number >= {context.get('ge', 0):g}",
+        "less_than": f"expected a number < {context.get('lt', 0):g}",
+        "less_than_equal": f"expected a number <= {context.get('le', 0):g}",
     }  # fmt: skip
     said = words.get(kind) or "expected: " + detail["msg"].removeprefix("Input should ")
     return f"{said}, got {got}"
@@ -105,11 +110,7 @@ def _message(root: type[Section], detail: ErrorDetails, path: Path, data: Any) -
 
 def _types(root: type[Section], path: Path, data: Any) -> list[str]:
     """The values that `type` may have at a path."""
-    holder = _holder(root, (*path, "type"), data) or _holder(root, path, data)
-    key = next((part for part in reversed(path) if isinstance(part, str)), "")
-    field = holder.model_fields.get(key) if holder else None
-    arms = sections_in(field.annotation) if field else sections_in(container_item(root.model_fields[key].annotation))
-    return [tag for arm in arms for tag in tags(arm)]
+    return [tag for arm in sections_in(_annotation(root, path, data)) for tag in tags(arm)]
 
 
 def _unknown(root: type[Section], path: Path, data: Any) -> str:

@@ -21,17 +21,22 @@ def disk_faults(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        if not full and error.errno not in (
-            errno.EROFS,
-            errno.EACCES,
-            errno.EPERM,
-            errno.EIO,
-            errno.ENOTDIR,
-            errno.EISDIR,
-            errno.EEXIST,
-            errno.ENAMETOOLONG,
-            errno.EFBIG,
-        ) and path.parent.is_dir():
+        if (
+            not full
+            and error.errno
+            not in (
+                errno.EROFS,
+                errno.EACCES,
+                errno.EPERM,
+                errno.EIO,
+                errno.ENOTDIR,
+                errno.EISDIR,
+                errno.EEXIST,
+                errno.ENAMETOOLONG,
+                errno.EFBIG,
+            )
+            and path.parent.is_dir()
+        ):
             raise
         why = "the disk is full; free some space" if full else f"cannot be written ({os.strerror(error.errno or 0)})"
         raise StorageError(f"{path}: {why}. Nothing was half-written.") from error

@@ -53,7 +53,8 @@ def write(dataset: str, base_model: str) -> str:
     tables = read(dataset)
     table = tables.get("", tables.get("train", next(iter(tables.values()))))
     columns = table.columns
-    head = f"# Written by `fettle init {_one_line(Path(dataset).name)}`; every key: `fettle schema`.\nmodel_type: llm\nbase_model: {_quoted(base_model)}\n"
+    head = f"# Written by `fettle init {_one_line(Path(dataset).name)}`; every key: `fettle schema`.\n"
+    head += f"model_type: llm\nbase_model: {_quoted(base_model)}\n"
     data = f"\ndataset:\n  path: {_quoted(dataset)}\n"
     if "messages" in columns and isinstance(_first(columns["messages"]), (list, str)):
         body = data + "  format: messages        # conversations of role and content, through the chat template\n"

@@ -15,6 +15,7 @@ from fettle.errors import ConfigError, Fault
 
 Path = tuple[str | int, ...]
 MERGE = "tag:yaml.org,2002:merge"
+KNOWN_TAGS = {MERGE, *(f"tag:yaml.org,2002:{kind}" for kind in ("map", "seq", "str", "int", "float", "bool", "null"))}
 MAX_NODES = 100_000
 MAX_DEPTH = 60
 MAX_CHARACTERS = 4_000_000
@@ -97,6 +98,8 @@ def parse(text: str, name: str) -> Document:
         before = text[: error.position]
         place = f"{name}:{before.count(chr(10)) + 1}:{error.position - before.rfind(chr(10))}"
         raise ConfigError([Fault(place, "", f"the character {error.character:#06x} is not allowed here")]) from None
+    except ConfigError:
+        raise
     except (ValueError, OverflowError) as error:  # an escape such as "\UFFFFFFFF", which is no character
         raise ConfigError([Fault(name, "", f"this is not valid YAML: {error}")]) from None
     except RecursionError:
@@ -115,6 +118,8 @@ class _Reader:
         self.nodes += 1
         if self.nodes > MAX_NODES or len(path) + self.depth > MAX_DEPTH:
             self._refuse(node, path, "too large or too deep for a config (are there aliases that repeat each other?)")
+        if node.tag not in KNOWN_TAGS:
+            self._refuse(node, path, f"tags such as {node.tag} are not allowed")
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, path)
         if isinstance(node, yaml.SequenceNode):
@@ -123,8 +128,7 @@ class _Reader:
                 self.document.lines[(*path, index)] = item.start_mark.line + 1
                 items.append(self.convert(item, (*path, index)))
             return items
-        if not node.tag.startswith("tag:yaml.org,2002:"):
-            self._refuse(node, path, f"tags such as {node.tag} are not allowed")
+        assert isinstance(node, yaml.ScalarNode)
         return self._scalar(node, path)
 
     def _scalar(self, node: yaml.ScalarNode, path: Path) -> Any:

@@ -15,6 +15,9 @@ from dataclasses import dataclass
 from fettle.rows import Rendered
 from fettle.tokenizer import Tokenizer
 
+Spelled = tuple[list[int], list[tuple[int, int]]]
+"""Ids, and for each the characters (from, to) that it covers."""
+
 
 @dataclass(frozen=True)
 class Encoded:
@@ -45,8 +48,8 @@ def encode_rows(rows: Sequence[Rendered], tokenizer: Tokenizer, limits: Limits =
 def encode_prompts(rows: Sequence[Rendered], tokenizer: Tokenizer, limits: Limits = Limits()) -> list[list[int]]:
     """Encode the part of rows that the model is given: exactly what stands before the response in training."""
     apart = iter(_prompt_ids([row.pieces[0][0] for row in rows if not row.whole], tokenizer, limits))
-    whole = iter(_encode_whole([row for row in rows if row.whole], tokenizer))
-    return [next(whole).ids if row.whole else next(apart) for row in rows]
+    whole = iter(_cut_where_straddled([(row.text, _borders(row)) for row in rows if row.whole], tokenizer))
+    return [next(whole)[0] if row.whole else next(apart) for row in rows]
 
 
 def _prompt_ids(prompts: Sequence[str], tokenizer: Tokenizer, limits: Limits) -> list[list[int]]:
@@ -65,30 +68,41 @@ def _encode_apart(rows: Sequence[Rendered], tokenizer: Tokenizer, limits: Limits
     stop = [] if tokenizer.eos_id is None else [tokenizer.eos_id]
     found = []
     for prompt, response in zip(prompts, responses, strict=True):
-        written = (
-            response + stop if limits.output is None or len(response) < limits.output else response[: limits.output]
-        )
+        closed = response if response[-1:] == stop else response + stop
+        written = closed[: limits.output]
         found.append(Encoded(prompt + written, [False] * len(prompt) + [True] * len(written)))
     return found
 
 
 def _encode_whole(rows: Sequence[Rendered], tokenizer: Tokenizer) -> list[Encoded]:
     texts = [row.text for row in rows]
-    borders = [_borders(row) for row in rows]
-    found = tokenizer.encode_with_offsets(texts)
+    spans = [_borders(row) for row in rows]
     # what prediction would feed before the last response: must be a prefix of the row's ids
-    last = [text[: marks[-1][0]] if marks else "" for text, marks in zip(texts, borders, strict=True)]
-    before = tokenizer.encode(last, special=False)
+    prompts = [
+        (text[: marks[-1][0]], marks[:-1]) if marks else ("", []) for text, marks in zip(texts, spans, strict=True)
+    ]
+    before = _cut_where_straddled(prompts, tokenizer)
+    together = tokenizer.encode_with_offsets(texts)
     encoded = []
-    for text, marks, (ids, offsets), prefix in zip(texts, borders, found, before, strict=True):
-        starts = [start for start, _ in marks]
-        cuts = sorted({mark for span in marks for mark in span if _straddled(offsets, mark)})
-        if not cuts and marks and ids[: len(prefix)] != prefix:
-            cuts = [starts[-1]]
-        if cuts:
-            ids, offsets = _encode_cut(text, cuts, tokenizer)
+    for text, marks, prompt, (ids, offsets) in zip(texts, spans, before, together, strict=True):
+        straddled = any(_straddled(offsets, mark) for span in marks for mark in span)
+        if straddled or ids[: len(prompt[0])] != prompt[0]:
+            start, end = marks[-1]
+            rest = _encode_cut(text, [start, end], tokenizer)
+            ids, offsets = prompt[0] + rest[0], prompt[1] + rest[1]
         encoded.append(Encoded(ids, _mask(offsets, marks)))
     return encoded
+
+
+def _cut_where_straddled(texts: Sequence[tuple[str, list[tuple[int, int]]]], tokenizer: Tokenizer) -> list[Spelled]:
+    """Ids and offsets of texts, encoded in parts where a token would lie across the border of a span."""
+    found = []
+    for (text, marks), (ids, offsets) in zip(
+        texts, tokenizer.encode_with_offsets([text for text, _ in texts]), strict=True
+    ):
+        cuts = sorted({mark for span in marks for mark in span if _straddled(offsets, mark)})
+        found.append(_encode_cut(text, [0, *cuts], tokenizer) if cuts else (ids, offsets))
+    return found
 
 
 def _borders(row: Rendered) -> list[tuple[int, int]]:
@@ -105,13 +119,12 @@ def _straddled(offsets: Sequence[tuple[int, int]], mark: int) -> bool:
     return any(start < mark < end for start, end in offsets)
 
 
-def _encode_cut(text: str, cuts: Sequence[int], tokenizer: Tokenizer) -> tuple[list[int], list[tuple[int, int]]]:
-    """Encode a text in parts that end at the cuts."""
+def _encode_cut(text: str, cuts: Sequence[int], tokenizer: Tokenizer) -> Spelled:
+    """Ids and offsets of a text from the first cut on, encoded in parts that end at the cuts."""
     ids: list[int] = []
     offsets: list[tuple[int, int]] = []
-    marks = [0, *cuts, len(text)]
-    parts = [text[start:end] for start, end in itertools.pairwise(marks)]
-    for start, (part_ids, part_offsets) in zip(marks, tokenizer.encode_with_offsets(parts), strict=False):
+    parts = [text[start:end] for start, end in itertools.pairwise([*cuts, len(text)])]
+    for start, (part_ids, part_offsets) in zip(cuts, tokenizer.encode_with_offsets(parts), strict=True):
         ids += part_ids
         offsets += [(start + first, start + last) for first, last in part_offsets]
     return ids, offsets
@@ -123,5 +136,5 @@ def _mask(offsets: Sequence[tuple[int, int]], marks: Sequence[tuple[int, int]]) 
     for start, end in offsets:
         while position < len(marks) and start >= marks[position][1]:
             position += 1
-        mask.append(position < len(marks) and start >= marks[position][0] and end <= marks[position][1] and end > start)
+        mask.append(position < len(marks) and start >= marks[position][0] and end <= marks[position][1])
     return mask

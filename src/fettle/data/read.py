@@ -12,6 +12,7 @@ import gzip
 import hashlib
 import io
 import json
+import os
 import sys
 import zlib
 from array import array
@@ -35,12 +36,13 @@ def find(name: str, folder: Path) -> list[Path]:
     """
     for base in (folder, Path.cwd()):
         path = base / name
-        if path.exists():
+        if os.path.exists(path):  # unlike Path.exists, also for a name too long for the system
             return [path]
         matches = sorted(glob.glob(str(path), recursive=True)) if any(mark in name for mark in "*?[") else []
         if matches:
             return [Path(match) for match in matches]
-    beside = [entry.name for entry in (folder / name).parent.glob("*")] if (folder / name).parent.is_dir() else []
+    parent = (folder / name).parent
+    beside = [entry.name for entry in parent.glob("*")] if os.path.isdir(parent) else []
     raise MissingFileError(
         f"{name}: no such file{nearest(Path(name).name, beside)} (looked in {folder} and {Path.cwd()})"
     )
@@ -51,7 +53,9 @@ def is_hub_name(name: str, folder: Path) -> bool:
     if name.startswith("hf://"):
         return True
     plain = name.count("/") == 1 and not any(mark in name for mark in ".*?[\\") and not name.startswith("/")
-    return plain and not (folder / name).exists() and not Path(name).parent.exists()
+    return plain and not any(
+        os.path.exists(base / part) for base in (folder, Path()) for part in (name, Path(name).parent)
+    )
 
 
 def source_fingerprint(source: Any, folder: Path) -> str | None:
@@ -86,6 +90,8 @@ def read(source: Any, folder: Path = Path(), data_format: str = "auto") -> dict[
             return _from_folder(paths[0])
         table = concatenate([_from_file(path, data_format) for path in paths])
         table.fingerprint = source_fingerprint(source, folder) or ""
+    elif type(source).__name__ == "DatasetDict":
+        return _from_datasets(source, "the dataset")
     else:
         table = _from_memory(source)
     if len(table) == 0:
@@ -115,28 +121,32 @@ def _from_file(path: Path, data_format: str) -> Table:
             data = stream.read()
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(f"{path}: not a whole gzip file: {error}") from None
-    except PermissionError:
-        raise DataError(f"{path}: may not be read (permission)") from None
-    if not data.strip():
-        raise DataError(f"{path}: the file is empty")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
         raise DataError(f"{path}:{line}: not UTF-8 text (byte {error.start}); save the file as UTF-8") from None
+    if not text.strip():
+        raise DataError(f"{path}: the file is empty")
     return readers[kind](text, path) if kind != "tsv" else _read_csv(text, path, "\t")
 
 
 def _read_csv(text: str, path: Path, delimiter: str = ",") -> Table:
     csv.field_size_limit(sys.maxsize)
-    header_line = text.partition("\n")[0]
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise DataError(f"{path}:{line}: holds a NUL character; is this a text file? Save it as UTF-8")
+    header_line = text.lstrip().partition("\n")[0]
     if delimiter == "," and "," not in header_line and ";" in header_line:
         delimiter = ";"
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     lines = array("Q")
+    line = 1
     try:
-        header = next(reader)
-        _check_header(header, path)
+        header = next(cells for cells in reader if cells)
+        _check_header(header, path, reader.line_num)
         columns: list[list[str]] = [[] for _ in header]
         while True:
             line = reader.line_num + 1
@@ -154,14 +164,16 @@ def _read_csv(text: str, path: Path, delimiter: str = ",") -> Table:
             for column, cell in zip(columns, cells, strict=True):
                 column.append(cell)
     except csv.Error as error:
-        raise DataError(f"{path}:{reader.line_num}: {error}") from None
+        open_ended = "unexpected end" in str(error)
+        said = "a quote opens in this row and is never closed" if open_ended else f"this row is no CSV: {error}"
+        raise DataError(f"{path}:{line}: {said}") from None
     return Table(dict(zip(header, columns, strict=True)), [Origin(0, str(path), lines)])
 
 
-def _check_header(header: list[str], path: Path) -> None:
+def _check_header(header: list[str], path: Path, line: int) -> None:
     twice = next((name for name in header if header.count(name) > 1), None)
     if twice is not None:
-        raise DataError(f"{path}:1: the column {twice!r} stands twice in the header")
+        raise DataError(f"{path}:{line}: the column {twice!r} stands twice in the header")
 
 
 def _read_jsonl(text: str, path: Path) -> Table:
@@ -193,13 +205,12 @@ def _read_json(text: str, path: Path) -> Table:
         raise DataError(f"{path}: nested too deeply") from None
     if isinstance(data, dict):
         lists = [value for value in data.values() if isinstance(value, list)]
-        if (
-            len(lists) == len(data)
-            and len({len(value) for value in lists}) == 1
-            and not all(isinstance(item, dict) for item in lists[0])
-        ):
+        rows = len(lists) == 1 and all(isinstance(item, dict) for item in lists[0])
+        if len(lists) == len(data) and not rows:
+            if len({len(value) for value in lists}) > 1:
+                raise DataError(f"{path}: expected a list of rows, or columns of the same length")
             return Table({str(key): list(value) for key, value in data.items()}, [Origin(0, str(path))])
-        data = lists[0] if len(lists) == 1 else [data]
+        data = lists[0] if rows else [data]
     if not isinstance(data, list):
         raise DataError(f"{path}: expected a list of rows")
     for number, record in enumerate(data, start=1):
@@ -223,6 +234,9 @@ def _read_arrow(path: Path, kind: str) -> Table:
                     table = ipc.open_file(source).read_all()
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(f"{path}: not a {kind} file that can be read: {error}") from None
+    twice = next((name for name in table.column_names if table.column_names.count(name) > 1), None)
+    if twice is not None:
+        raise DataError(f"{path}: the column {twice!r} stands twice")
     columns = {name: table.column(name).to_pylist() for name in table.column_names}
     return Table(columns, [Origin(0, str(path))])
 
@@ -253,7 +267,10 @@ def _from_hub(name: str) -> dict[str, Table]:
 def _from_datasets(loaded: Any, name: str) -> dict[str, Table]:
     if isinstance(loaded, dict):
         return {split: _from_datasets(part, f"{name}[{split}]")[""] for split, part in loaded.items()}
-    columns = {column: list(loaded[column]) for column in loaded.column_names}
+    plain = loaded.with_format(None)
+    columns = {column: list(plain[column]) for column in plain.column_names}
+    if not len(plain):
+        raise DataError(f"{name}: there are no rows")
     return {"": Table(columns, [Origin(0, name)], loaded._fingerprint)}
 
 
@@ -261,17 +278,30 @@ def _from_memory(source: Any) -> Table:
     """A pandas DataFrame, a `datasets.Dataset`, a dict of columns or a list of rows."""
     kind = f"{type(source).__module__.partition('.')[0]}.{type(source).__name__}"
     if kind == "pandas.DataFrame":
+        if not source.columns.is_unique:
+            raise DataError("a column's name stands twice in the data frame")
         columns = {
-            str(name): [None if _is_nan(cell) else cell for cell in source[name].tolist()] for name in source.columns
+            str(name): [None if gap else _plain(cell) for cell, gap in zip(cells.tolist(), cells.isna(), strict=True)]
+            for name, cells in source.items()
         }
     elif kind == "datasets.Dataset":
         return _from_datasets(source, "the dataset")[""]
     elif isinstance(source, Mapping):
-        columns = {str(name): list(cells) for name, cells in source.items()}
+        single = next(
+            (
+                name
+                for name, cells in source.items()
+                if isinstance(cells, (str, bytes)) or not hasattr(cells, "__iter__")
+            ),
+            None,
+        )
+        if single is not None:
+            raise DataError(f"the column {single!r} is no list of cells; a single row is given as a list of one dict")
+        columns = {str(name): [_plain(cell) for cell in cells] for name, cells in source.items()}
         if len({len(cells) for cells in columns.values()}) > 1:
             raise DataError("the columns given are not of the same length")
     elif isinstance(source, Sequence) and all(isinstance(record, Mapping) for record in source):
-        columns = from_records(source)
+        columns = {str(name): [_plain(cell) for cell in cells] for name, cells in from_records(source).items()}
     else:
         raise DataError(
             f"cannot read rows from {kind}; give a path, a DataFrame, a datasets.Dataset, a dict of columns or a list of dicts"
@@ -280,5 +310,10 @@ def _from_memory(source: Any) -> Table:
     return Table(columns, [], digest.hexdigest())
 
 
-def _is_nan(cell: Any) -> bool:
-    return isinstance(cell, float) and cell != cell
+def _plain(cell: Any) -> Any:
+    """A cell without numpy's types: parquet files read by pandas hold their lists as arrays."""
+    if type(cell).__module__ == "numpy":
+        cell = cell.tolist()
+    if isinstance(cell, (list, tuple)):
+        return [_plain(item) for item in cell]
+    return {str(key): _plain(item) for key, item in cell.items()} if isinstance(cell, dict) else cell

@@ -120,7 +120,9 @@ def save(model: Any, tokenizer: Tokenizer, folder: Path, texts: dict[str, str]) 
         StorageError: the disk refuses.
     """
     with whole_folder(folder) as part:
-        model.save_pretrained(str(part), safe_serialization=True)
+        # embeddings are never resized here, so peft need not ask the hub whether they were
+        options = {"save_embedding_layers": False} if isinstance(model, PeftModel) else {}
+        model.save_pretrained(str(part), **options)
         for name in TOKENIZER_FILES:
             if (tokenizer.folder / name).is_file():
                 shutil.copyfile(tokenizer.folder / name, part / name)

@@ -169,7 +169,7 @@ def _header_count(path: Path) -> int:
             header = json.loads(stream.read(min(size, there)))
         entries = [entry for key, entry in header.items() if key != "__metadata__"]
         whole = 8 + size + max((entry["data_offsets"][1] for entry in entries), default=0)
-        total = sum(math.prod(entry["shape"]) for entry in entries)
+        total: int = sum(math.prod(entry["shape"]) for entry in entries)
     except (struct.error, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
         raise ModelError(f"{path}: not a safetensors file, or one cut short ({there} bytes)") from None
     if whole != there:

@@ -8,6 +8,7 @@ the rendering of the turns before it plus the generation prompt. Nothing is ever
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -25,6 +26,8 @@ import jinja2.sandbox
 from fettle.errors import DataError, MissingFileError, ModelError
 
 Message = dict[str, Any]
+# What a template that runs can run into.
+_FAULTS = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError, MemoryError)
 NAMED = ("chatml", "plain")
 
 
@@ -52,8 +55,14 @@ def _raise(message: str) -> NoReturn:
     raise jinja2.TemplateError(message)
 
 
-def _tojson(value: Any, ensure_ascii: bool = False, indent: int | None = None, **_: Any) -> str:
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent)
+def _tojson(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
 @lru_cache(maxsize=32)
@@ -88,22 +97,23 @@ class ChatTemplate:
             DataError: the template refuses the conversation.
         """
         template = _compile(self.source)
-        named = {"bos_token": self.bos or "", "eos_token": self.eos or ""}
+        tokens = {"bos_token": self.bos, "eos_token": self.eos}
+        named = {name: token for name, token in tokens.items() if token is not None}
         text, spans = "", []
         try:
             context = template.new_context(
-                {"messages": list(messages), "add_generation_prompt": prompt, "tools": None, **named}
+                {"messages": list(messages), "add_generation_prompt": prompt, "tools": None, "documents": None, **named}
             )
             chunks = [
                 str.__str__(chunk) if not isinstance(chunk, _Marked) else chunk
                 for chunk in template.root_render_func(context)
             ]
-        except (jinja2.TemplateError, TypeError, KeyError, IndexError, AttributeError) as error:
+        except (jinja2.TemplateError, *_FAULTS) as error:
             raise DataError(f"the chat template refuses this conversation: {error}") from None
         pieces = []
         position = 0
         for chunk in chunks:
-            if isinstance(chunk, _Marked) and chunk:
+            if isinstance(chunk, _Marked):
                 spans.append((position, position + len(chunk)))
             pieces.append(chunk)
             position += len(chunk)
@@ -129,18 +139,33 @@ class ChatTemplate:
     def _measure(self, messages: Sequence[Message], index: int, text: str) -> tuple[int, int]:
         before, _ = self.render(messages[:index], prompt=True)
         until, _ = self.render(messages[: index + 1], prompt=False)
-        if not text.startswith(before):
-            before = self.render(messages[:index], prompt=False)[0]  # a template without a generation prompt
-        if not (text.startswith(before) and text.startswith(until)):
+        if not (text.startswith(until) and until.startswith(before)):
             raise DataError(
-                "cannot tell where an assistant turn lies: this chat template rewrites earlier turns; give one with "
-                "{% generation %} markers as prompt.chat_template"
+                "cannot tell where an assistant turn lies: this chat template rewrites earlier turns, or starts answers otherwise "
+                "than its generation prompt; give one with {% generation %} markers as prompt.chat_template"
             )
-        end = len(until)
         written = until[len(before) :]
+        closed = written.rstrip()
         if self.eos and self.eos in written:  # what follows the stop token is never written by the model
-            end = len(before) + written.rindex(self.eos) + len(self.eos)
-        return len(before), end
+            written = written[: written.rindex(self.eos) + len(self.eos)]
+        elif not closed.endswith(str(messages[index]["content"]).rstrip()):  # nor what follows another mark of the end
+            written = closed
+        return len(before), len(before) + len(written)
+
+    def prompt(self, messages: Sequence[Message]) -> tuple[str, list[tuple[int, int]]]:
+        """Text that asks for an answer, and the characters of the assistant turns before it.
+
+        Raises:
+            DataError: the template refuses the conversation.
+        """
+        text, marked = self.render(messages, prompt=True)
+        turns = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
+        if marked or not turns:
+            return text, marked
+        try:
+            return text, [self._measure(messages, index, text) for index in turns]
+        except DataError:  # such a template cannot be trained with; it can be asked
+            return text, []
 
 
 def named_template(name: str, folder: Path) -> str:
@@ -152,6 +177,9 @@ def named_template(name: str, folder: Path) -> str:
     if name in NAMED:
         return (resources.files("fettle.prompt") / "templates" / f"{name}.jinja").read_text(encoding="utf-8")
     for path in (folder / name, Path(name)):
-        if path.is_file():
-            return path.read_text(encoding="utf-8")
+        if os.path.isfile(path):  # unlike Path.is_file, also for a name too long for the system
+            try:
+                return path.read_text(encoding="utf-8")
+            except (UnicodeDecodeError, OSError) as error:
+                raise ModelError(f"prompt.chat_template: {path} cannot be read: {error}") from None
     raise MissingFileError(f"prompt.chat_template: {name!r} is neither {' nor '.join(NAMED)} nor a file")

@@ -60,8 +60,7 @@ class Renderer:
         """
         if self.chat is None:
             return Rendered(((self._prompt(row), False),), whole=False)
-        text, _ = self.chat.render(self._conversation(row, finished=False), prompt=True)
-        return Rendered(((text, False),), whole=True)
+        return Rendered(_pieces(*self.chat.prompt(self._conversation(row, finished=False))), whole=True)
 
     def response(self, row: Row) -> str | None:
         """The text that a prediction is compared with."""

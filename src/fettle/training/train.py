@@ -104,13 +104,15 @@ def build_model(config: Config, base: Base, device: str, precision: str) -> Any:
     load.check_fit(model, base.tokenizer)
     model.config.use_cache = True
     if isinstance(config.adapter, Lora):
-        model = load.add_lora(model, config.adapter, base.facts.family, base.reference)
+        model = load.add_lora(model, config.adapter, base.facts.family, base.loadable)
         if load.counts(model)[1] == 0:
             raise ModelError("adapter: nothing would train")
     section = config.trainer
     if isinstance(section, FinetuneTrainer):
         if section.enable_gradient_checkpointing:
-            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            # the method's name since transformers 5.20 or so, and the one before
+            enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+            enable({"use_reentrant": False})
         if section.compile:
             model.compile(dynamic=True)
     return model

@@ -186,7 +186,7 @@ def _attend(
         query, key, value = project(normed_NH, weights)
     heads = _heads(attention, query, key)
     query, key = _normalise_heads(attention, query, "q_norm"), _normalise_heads(attention, key, "k_norm")
-    segments, masks = call.plan(fast.last, heads.window, query)
+    segments, masks = call.plan(fast.last, heads.window, value)
     return packed_attention(query, key, value, query_turn, turn, heads, segments, masks), hidden_NH
 
 

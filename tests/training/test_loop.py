@@ -1,0 +1,341 @@
+"""The loop: equal to a plain unpacked reference, resumable bit for bit, and honest when it stops."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from fettle import Callback, Model
+from fettle.base import find
+from fettle.config import load
+from fettle.data import pack
+from fettle.errors import DivergedError, OutOfMemoryError
+from fettle.prepare import Rows, Sources
+from fettle.training.callbacks import read_metrics
+from fettle.training.encoded import encoded_splits
+from fettle.training.schedule import factor
+from tests.training.conftest import config
+
+LORA = {"type": "lora", "r": 4, "dropout": 0.0}
+
+
+def steps_of(results):
+    records = read_metrics(Path(results.output_directory) / "metrics.jsonl")
+    return [record for record in records if "learning_rate" in record]
+
+
+def reference_losses(section, data, tmp_path):
+    """Each example alone, no packing, plain torch: the mean over the labelled tokens of every step."""
+    loaded = load(section)
+    base = find(loaded.config, tmp_path)
+    rows = Rows(loaded.config, Sources(whole=data), tmp_path, base.tokenizer, base.facts.context, 42)
+    split = encoded_splits(rows, tmp_path / "reference")[0]["training"]
+    model = AutoModelForCausalLM.from_pretrained(base.folder, dtype=torch.float32)
+    if section["adapter"]:
+        torch.manual_seed(42)
+        targets = ["q_proj", "v_proj"]
+        model = get_peft_model(model, LoraConfig(r=4, lora_alpha=8, target_modules=targets, task_type="CAUSAL_LM"))
+    model.train()
+    trained = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+    matrices = [weight for weight in trained.values() if weight.ndim >= 2]
+    vectors = [weight for weight in trained.values() if weight.ndim < 2]
+    groups = [{"params": matrices, "weight_decay": 0.01}, {"params": vectors, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW([group for group in groups if group["params"]], lr=1e-3)
+    plan = [part for epoch in range(2) for part in pack.steps(pack.order(len(split), epoch, 42, True), 8)]
+    losses = []
+    for step, part in enumerate(plan):
+        for group in optimizer.param_groups:
+            group["lr"] = 1e-3 * factor(loaded.config.trainer.learning_rate_scheduler, step, len(plan), 1e-3, 0)
+        total, count = 0.0, 0
+        for row in part:
+            ids, mask = split.example(row)
+            ids_1T = torch.tensor(ids.tolist())[None]
+            labels_1T = torch.where(torch.tensor(mask.tolist())[None], ids_1T, -100)
+            logits = model(ids_1T).logits[0, :-1]
+            total = total + torch.nn.functional.cross_entropy(logits, labels_1T[0, 1:], ignore_index=-100, reduction="sum")
+            count += int((labels_1T[0, 1:] != -100).sum())
+        (total / count).backward()
+        torch.nn.utils.clip_grad_norm_(list(trained.values()), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(float(total.detach()) / count)
+    return losses
+
+
+@pytest.mark.parametrize("fast", ["auto", "off"])
+@pytest.mark.parametrize("adapter", [None, {**LORA, "target_modules": ["q_proj", "v_proj"]}], ids=["full", "lora"])
+def test_losses_equal_a_plain_unpacked_reference_at_every_step(run, data, tmp_path, adapter, fast):
+    section = config(adapter=adapter, epochs=2, fast=fast)
+    _, results = run(section)
+    losses = [record["loss"] for record in steps_of(results)]
+    expected = reference_losses(section, data, tmp_path)
+    assert len(losses) == 12
+    assert losses == pytest.approx(expected, abs=1e-4)
+
+
+def test_the_loss_does_not_depend_on_how_rows_are_packed(run):
+    whole = [record["loss"] for record in steps_of(run(config())[1])]
+    alone = [record["loss"] for record in steps_of(run(config(batch_size=1))[1])]
+    some = [record["loss"] for record in steps_of(run(config(gradient_accumulation_steps=4))[1])]
+    assert alone == pytest.approx(whole, abs=1e-5)
+    assert some == pytest.approx(whole, abs=1e-5)
+
+
+def test_golden_losses(run):
+    losses = [record["loss"] for record in steps_of(run(config())[1])]
+    assert losses == pytest.approx(GOLDEN, abs=2e-3)
+
+
+GOLDEN = [0.0]
+
+
+class StopAt(Callback):
+    """Kills the process's run at a step, as a power cut would."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_step(self, record):
+        if record["step"] == self.step:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("adapter", [None, {**LORA, "dropout": 0.3}], ids=["full", "lora with dropout"])
+def test_a_stopped_run_resumes_to_the_same_weights_bit_for_bit(run, adapter):
+    section = config(adapter=adapter, epochs=3)
+    _, straight = run(section)
+    with pytest.raises(KeyboardInterrupt):
+        run(section, experiment_name="stopped", callbacks=[StopAt(9)])
+    stopped = Path(straight.output_directory).parent / "stopped_run"
+    assert not (stopped / "model").exists()
+    _, resumed = run(section, model_resume_path=stopped)
+    name = "adapter_model.safetensors" if adapter else "model.safetensors"
+    expected, found = (load_file(Path(one.output_directory) / "model" / name) for one in (straight, resumed))
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(expected[key], found[key]) for key in expected)
+    losses = [[record["loss"] for record in steps_of(one)] for one in (straight, resumed)]
+    assert losses[0] == losses[1]
+
+
+COMMAND = [sys.executable, "-m", "fettle", "train"]
+
+
+def start(tmp_path, data, **trainer):
+    import yaml
+
+    path = tmp_path / "run.yaml"
+    path.write_text(yaml.safe_dump(config(**trainer)))
+    command = [*COMMAND, "--config", str(path), "--dataset", str(data), "--output_directory", str(tmp_path / "results")]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def wait_for(path, lines, process):
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        if path.is_file() and len(path.read_text().split("\n")) > lines:
+            return
+        time.sleep(0.05)
+    raise AssertionError(process.stdout.read())
+
+
+def test_kill_minus_nine_then_resume_ends_with_the_same_weights(tmp_path, data):
+    long = {"epochs": 30, "steps_per_checkpoint": 3, "early_stop": -1}
+    process = start(tmp_path, data, **long)
+    wait_for(tmp_path / "results/experiment_run/metrics.jsonl", 20, process)
+    process.kill()
+    process.communicate()
+    resume = subprocess.run([*COMMAND, "--resume", str(tmp_path / "results/experiment_run")], capture_output=True, text=True, check=False)
+    assert resume.returncode == 0, resume.stderr
+    assert "resumed from" in resume.stderr
+    straight = start(tmp_path, data, **long)
+    assert straight.communicate()[0] is not None
+    weights = [load_file(tmp_path / f"results/experiment_run{end}/model/model.safetensors") for end in ("", "_1")]
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+
+
+def test_ctrl_c_saves_a_checkpoint_and_says_how_to_go_on(tmp_path, data):
+    process = start(tmp_path, data, epochs=400, early_stop=-1)
+    wait_for(tmp_path / "results/experiment_run/metrics.jsonl", 10, process)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "--resume" in output
+    checkpoints = sorted((tmp_path / "results/experiment_run/checkpoints").glob("step-*"))
+    last = read_metrics(tmp_path / "results/experiment_run/metrics.jsonl")[-1]["step"]
+    assert json.loads((checkpoints[-1] / "state.json").read_text())["step"] == last
+    assert not (tmp_path / "results/experiment_run/model").exists()
+
+
+def test_a_second_ctrl_c_quits_at_once(tmp_path, data):
+    slow = {"epochs": 400, "early_stop": -1, "effective_batch_size": 48, "batch_size": 1}
+    process = start(tmp_path, data, **slow)
+    wait_for(tmp_path / "results/experiment_run/metrics.jsonl", 3, process)
+    process.send_signal(signal.SIGSTOP)  # both signals arrive before the step can end
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGCONT)
+    time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=30)
+    assert process.returncode in (-signal.SIGINT, 130)
+    assert not list((tmp_path / "results/experiment_run").rglob(".part-*")) or process.returncode == -signal.SIGINT
+
+
+def test_a_damaged_checkpoint_is_passed_over(run, tmp_path):
+    section = config(epochs=3)
+    with pytest.raises(KeyboardInterrupt):
+        run(section, experiment_name="stopped", callbacks=[StopAt(15)])
+    stopped = tmp_path / "results/stopped_run"
+    newest = sorted((stopped / "checkpoints").glob("step-*"))[-1]
+    (newest / "trained.safetensors").write_bytes(b"cut short")
+    _, resumed = run(section, model_resume_path=stopped)
+    assert resumed.train_stats["summary"]["step"] == 18
+
+
+def test_nan_loss_stops_names_the_batch_and_keeps_the_last_good_checkpoint(run, monkeypatch):
+    from fettle.training.sft import Supervised
+
+    loss = Supervised.loss
+    calls = []
+
+    def poisoned(self, model, packed):
+        calls.append(1)
+        return loss(self, model, packed) * (math.nan if len(calls) > 8 else 1.0)
+
+    monkeypatch.setattr(Supervised, "loss", poisoned)
+    with pytest.raises(DivergedError) as error:
+        run(config(epochs=3))
+    assert "step 9" in str(error.value)
+    assert "rows.jsonl:" in str(error.value)
+    assert "step-00000006" in str(error.value)
+
+
+def test_memory_that_runs_out_halves_the_packs(run, monkeypatch):
+    from fettle.training.sft import Supervised
+
+    loss = Supervised.loss
+
+    def narrow(self, model, packed):
+        if packed.input_ids_1N.shape[1] > 100:
+            raise torch.OutOfMemoryError("no room")
+        return loss(self, model, packed)
+
+    plain = [record["loss"] for record in steps_of(run(config())[1])]
+    monkeypatch.setattr(Supervised, "loss", narrow)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    halved = [record["loss"] for record in steps_of(run(config())[1])]
+    assert halved == pytest.approx(plain, abs=1e-5)
+
+
+def test_not_even_one_row_fits(run, monkeypatch):
+    from fettle.training.sft import Supervised
+
+    def never(self, model, packed):
+        raise torch.OutOfMemoryError("no room")
+
+    monkeypatch.setattr(Supervised, "loss", never)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    with pytest.raises(OutOfMemoryError, match="not even one row"):
+        run()
+
+
+def test_early_stop_keeps_the_best_weights(run):
+    _, results = run(config(epochs=20, learning_rate=0.5, early_stop=2, gradient_clipping=None))
+    summary = results.train_stats["summary"]
+    assert summary["stopped"] == "early"
+    losses = results.train_stats["validation"]["combined"]["loss"]
+    assert summary["best"] == min(losses[1:])
+    best = json.loads((Path(results.output_directory) / "checkpoints/best/metrics.json").read_text())
+    assert best["step"] == summary["best_step"] < summary["step"]
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ({"epochs": 2}, [0, 6, 12]),
+        ({"checkpoints_per_epoch": 2}, [0, 3, 6]),
+        ({"steps_per_checkpoint": 4}, [0, 4, 6]),
+        ({"train_steps": 3}, [0, 3]),
+        ({"skip_all_evaluation": True}, []),
+    ],
+)
+def test_when_it_evaluates(run, keys, expected):
+    _, results = run(config(**keys))
+    records = read_metrics(Path(results.output_directory) / "metrics.jsonl")
+    assert [record["step"] for record in records if record["split"] == "validation"] == expected
+
+
+def test_training_set_is_evaluated_on_request(run):
+    _, results = run(config(evaluate_training_set=True))
+    assert len(results.train_stats["training"]["combined"]["perplexity"]) == 2
+
+
+def test_rate_falls_on_a_plateau(run):
+    scheduler = {"decay": None, "warmup_fraction": 0.0, "reduce_on_plateau": 2, "reduce_on_plateau_patience": 1}
+    _, results = run(config(epochs=6, learning_rate=0.3, learning_rate_scheduler=scheduler, early_stop=-1, gradient_clipping=None))
+    rates = sorted({record["learning_rate"] for record in steps_of(results)}, reverse=True)
+    assert rates[:2] == pytest.approx([0.3, 0.03])
+
+
+def test_batch_grows_on_a_plateau(run):
+    keys = {"increase_batch_size_on_plateau": 1, "increase_batch_size_on_plateau_patience": 1, "increase_batch_size_eval_split": "validation"}
+    _, results = run(config(epochs=6, learning_rate=0.3, early_stop=-1, gradient_clipping=None, **keys))
+    assert {record["rows"] for record in steps_of(results)} >= {8, 16}
+
+
+@pytest.mark.parametrize("clipping", [{"clipglobalnorm": 1e-9}, {"clipglobalnorm": None, "clipnorm": 1e-9}, {"clipglobalnorm": None, "clipvalue": 1e-12}])
+def test_clipping_limits_what_sgd_learns(run, clipping):
+    keys = {"optimizer": {"type": "sgd", "weight_decay": 0.0}, "learning_rate": 0.5}
+    losses = {}
+    for name, value in (("free", None), ("clipped", clipping)):
+        _, results = run(config(epochs=2, gradient_clipping=value, **keys))
+        found = results.train_stats["validation"]["combined"]["loss"]
+        losses[name] = abs(found[-1] - found[0])
+    assert losses["clipped"] < 1e-4 < losses["free"]
+
+
+def test_regularisation_shrinks_the_weights(run):
+    norms = []
+    for strength in (0.0, 0.1):
+        keys = {"optimizer": {"type": "sgd", "weight_decay": 0.0}, "regularization_lambda": strength, "regularization_type": "l1_l2"}
+        model, _ = run(config(**keys, learning_rate=0.01, gradient_clipping=None))
+        norms.append(sum(float(weight.detach().square().sum()) for weight in model._session.model.parameters()))
+    assert norms[1] < norms[0] * 0.99
+
+
+def test_without_shuffling_rows_come_in_their_order(run):
+    section = config(should_shuffle=False)
+    losses = [record["loss"] for record in steps_of(run(section)[1])]
+    shuffled = [record["loss"] for record in steps_of(run(config())[1])]
+    assert losses != shuffled
+
+
+@pytest.mark.parametrize("keys", [{"enable_gradient_checkpointing": True}, {"precision": "bfloat16"}, {"use_mixed_precision": True}])
+@pytest.mark.parametrize("adapter", [None, LORA], ids=["full", "lora"])
+def test_other_arithmetic_stays_close(run, keys, adapter):
+    plain = [record["loss"] for record in steps_of(run(config(adapter=adapter))[1])]
+    other = [record["loss"] for record in steps_of(run(config(adapter=adapter, **keys))[1])]
+    assert other == pytest.approx(plain, rel=2e-2)
+    assert ("precision" not in keys) or other != plain
+
+
+def test_trained_weights_stay_float32_under_bfloat16(run):
+    model, _ = run(config(precision="bfloat16"))
+    assert {weight.dtype for weight in model._session.model.parameters()} == {torch.float32}
+
+
+def test_unused_signals_are_put_back(run):
+    before = signal.getsignal(signal.SIGINT)
+    run()
+    assert signal.getsignal(signal.SIGINT) is before
+    assert os.environ.get("FETTLE_CACHE")
+    assert isinstance(Model(config()), Model)
