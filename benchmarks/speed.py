@@ -14,10 +14,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from speed_job import END, ROWS_PER_STEP, Row, read_rows, write_job
+from speed_job import ROWS_PER_STEP, Row, read_rows, write_job
 
 SYSTEMS = ("trl default", "trl best", "fettle off", "fettle auto")
 DTYPES = ("fp32", "bf16")
@@ -79,43 +79,46 @@ def run_trl(job: Path, dtype: str, steps: int, best: bool) -> dict[str, float]:
 
 
 def run_fettle(job: Path, dtype: str, steps: int, fast: bool) -> dict[str, float]:
-    """Fettle's packed loss in the smallest loop that trains."""
-    import torch
-    from peft import LoraConfig, get_peft_model
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    from fettle.hardware.allocator import keep_memory
-    from fettle.model.fast import PackedBatch, accelerate, packed_loss
+    """`fettle train`, as a user would have it, without evaluations; the clock runs as TRL's does, from the first step on."""
+    from fettle import Callback, Model
 
     rows = read_rows(job, steps * ROWS_PER_STEP)
-    tokenizer = AutoTokenizer.from_pretrained(job / "model")
-    if fast:
-        keep_memory()
-    base = AutoModelForCausalLM.from_pretrained(
-        job / "model", dtype=torch.bfloat16 if dtype == "bf16" else torch.float32
-    )
-    model = get_peft_model(
-        base, LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules=TARGETS, task_type="CAUSAL_LM")
-    ).train()
-    if fast and not accelerate(model):
-        raise RuntimeError("the model of the benchmark is not accelerated")
-    trained = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=RATE, weight_decay=0.0, fused=True)
-    clock = Clock()
-    for start in range(0, len(rows), ROWS_PER_STEP):
-        batch = PackedBatch.from_examples([_example(tokenizer, row) for row in rows[start : start + ROWS_PER_STEP]])
-        loss = packed_loss(model, batch) / len(batch.labels_M)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(trained, CLIP, foreach=True)
-        optimizer.step()
-        optimizer.zero_grad()
-    return clock.result(rows, loss.item())
+    found: dict[str, float] = {}
 
+    class Timer(Callback):
+        def on_train_start(self, _: object) -> None:
+            self.clock = Clock()
 
-def _example(tokenizer: object, row: Row) -> tuple[list[int], list[bool]]:
-    prompt = tokenizer(row.prompt, add_special_tokens=False).input_ids
-    completion = [*tokenizer(row.completion, add_special_tokens=False).input_ids, END]
-    return prompt + completion, [False] * len(prompt) + [True] * len(completion)
+        def on_step(self, record: Mapping[str, float]) -> None:
+            if record["step"] == steps:
+                found.update(self.clock.result(rows, record["loss"]))
+
+    config = {
+        "model_type": "llm",
+        "base_model": str(job / "model"),
+        "input_features": [{"name": "prompt", "type": "text"}],
+        "output_features": [{"name": "completion", "type": "text"}],
+        "prompt": {"use_chat_template": False},
+        "adapter": {"type": "lora", "r": RANK, "dropout": 0.0, "target_modules": TARGETS},
+        "trainer": {
+            "type": "finetune",
+            "train_steps": steps,
+            "effective_batch_size": ROWS_PER_STEP,
+            "learning_rate": RATE,
+            "learning_rate_scheduler": {"decay": None, "warmup_fraction": 0.0},
+            "optimizer": {"type": "adamw", "weight_decay": 0.0},
+            "gradient_clipping": {"clipglobalnorm": CLIP},
+            "precision": {"fp32": "float32", "bf16": "bfloat16"}[dtype],
+            "should_shuffle": False,
+            "skip_all_evaluation": True,
+            "fast": "auto" if fast else "off",
+        },
+    }
+    with tempfile.TemporaryDirectory() as out:
+        os.environ["FETTLE_CACHE"] = f"{out}/cache"
+        table = [{"prompt": row.prompt, "completion": row.completion} for row in rows]
+        Model(config).train(training_set=table, output_directory=out, callbacks=[Timer()])
+    return found
 
 
 def run_system(name: str, job: Path, dtype: str, steps: int) -> dict[str, float]:

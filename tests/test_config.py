@@ -488,7 +488,6 @@ ROUND_TRIPS = [
     {},
     {"adapter": "lora", "trainer__optimizer": "adam", "preprocessing__split": {"type": "fixed"}},
     {"trainer__type": "none"},
-    {"input_features__0__name": "2e-4", "output_features__0__name": "010", "prompt__template": "{2e-4}\n: # ünï \u2028"},
     {"trainer__optimizer": {"type": "schedule_free_adamw"}, "trainer__learning_rate_scheduler": {"decay": None}},
     {"trainer__gradient_clipping": None, "generation__eos_token_id": [1, 2], "model_parameters": {}},
     {"adapter": {"type": "lora", "target_modules": ["q_proj"], "rank_pattern": {"a": 2}, "layer_replication": [[0, 1]]}},
@@ -503,7 +502,15 @@ def test_the_filled_config_loads_as_the_same_config(config: Change, changes: dic
     assert again.warnings == ()
 
 
-@pytest.mark.parametrize("changes", ROUND_TRIPS)
+NUMERIC_NAMES = {"input_features__0__name": "2e-4", "output_features__0__name": "010", "prompt__template": "{2e-4}: \u2028#"}
+
+
+def test_the_filled_config_keeps_texts_that_look_like_numbers(config: Change) -> None:
+    first = load(config(**NUMERIC_NAMES))
+    assert load(filled_text(first.config, {})).config == first.config
+
+
+@pytest.mark.parametrize("changes", [*ROUND_TRIPS, NUMERIC_NAMES])
 def test_the_text_kept_of_a_dict_loads_as_the_same_config(config: Change, changes: dict[str, Any]) -> None:
     first = load(config(**changes))
     assert load(first.text).config == first.config

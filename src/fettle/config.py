@@ -169,12 +169,13 @@ def _shorten(document: Document) -> list[Fault]:
         for at, holder in availability.values_at(document.data, tuple(parents)):
             if not isinstance(holder, dict) or old not in holder:
                 continue
-            value, line = holder.pop(old), document.lines.get((*at, old), 0)
-            if name in holder and line:
+            value, line = holder.pop(old), document.lines.get((*at, old))
+            if name in holder and line != 0:  # an override goes before what stands in the file
                 place = document.place((*at, old))
                 faults.append(Fault(place, dotted((*at, old)), f"means the same as {name}; give one of them"))
             else:
-                holder[name], document.lines[(*at, name)] = value, line
+                holder[name] = value
+                document.lines |= {} if line is None else {(*at, name): line}
     if document.data.get("adapters", ...) is None:
         del document.data["adapters"]
     return faults

@@ -1,0 +1,1 @@
+"""Rows: read, split, shaped, encoded, packed."""

@@ -1,0 +1,1 @@
+"""Training: the story of a run and the loop."""
