@@ -12,6 +12,7 @@ from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.pytorch_utils import Conv1D
 
 from fettle.errors import ModelError
 from fettle.files import whole_folder
@@ -60,6 +61,8 @@ def add_lora(model: Any, section: LoraFamily, family: str, base_name: str) -> An
         lora_dropout=section.dropout,
         bias=section.bias_type,
         target_modules=targets,
+        # GPT-2's layers hold their weights transposed
+        fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
         use_rslora=section.use_rslora,
         use_dora=section.use_dora,
         init_lora_weights=_INIT[section.init_lora_weights],
