@@ -75,7 +75,9 @@ def llama_like() -> Tokenizer:
     tokenizer.decoder = decoders.Sequence(
         [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
     )
-    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in ("<unk>", "<s>", "</s>")])
+    tokenizer.add_special_tokens(
+        [AddedToken(token, special=True, normalized=False) for token in ("<unk>", "<s>", "</s>")]
+    )
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", 1)]
     )
@@ -92,9 +94,7 @@ def tokenizers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         single="<s> $A </s>", pair="<s> $A </s> $B </s>", special_tokens=[("<s>", 0), ("</s>", 1)]
     )
     return {
-        "byte": save_tokenizer(
-            base / "byte", chat, eos_token="<|end|>", pad_token="<|end|>", chat_template=CHATML
-        ),
+        "byte": save_tokenizer(base / "byte", chat, eos_token="<|end|>", pad_token="<|end|>", chat_template=CHATML),
         "metaspace": save_tokenizer(
             base / "metaspace", llama_like(), bos_token="<s>", eos_token="</s>", unk_token="<unk>"
         ),

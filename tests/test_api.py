@@ -34,7 +34,19 @@ def test_public_names():
     assert LudwigModel is Model
     public = [name for name in vars(Model) if not name.startswith("_")]
     assert sorted(public) == sorted(
-        ["config", "output_name", "train", "experiment", "preprocess", "predict", "evaluate", "generate", "load", "save", "save_config"]
+        [
+            "config",
+            "output_name",
+            "train",
+            "experiment",
+            "preprocess",
+            "predict",
+            "evaluate",
+            "generate",
+            "load",
+            "save",
+            "save_config",
+        ]
     )
 
 
@@ -44,7 +56,15 @@ def test_train_gives_a_triple(trained):
     assert statistics is results.train_stats
     assert [len(part) for part in data[:3]] == [48, 8, 8]
     assert len(statistics["validation"]["combined"]["loss"]) == 4
-    assert statistics["test"]["combined"].keys() >= {"loss", "perplexity", "exact_match", "bleu", "rougeL", "token_accuracy", "edit_distance"}
+    assert statistics["test"]["combined"].keys() >= {
+        "loss",
+        "perplexity",
+        "exact_match",
+        "bleu",
+        "rougeL",
+        "token_accuracy",
+        "edit_distance",
+    }
     assert Path(folder).is_dir()
 
 
@@ -88,7 +108,9 @@ def test_plain_libraries_give_the_same_answer(trained):
     folder = Path(results.output_directory) / "model"
     plain, tokenizer = AutoPeftModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     ids = tokenizer("red cat ->", return_tensors="pt")
-    written = plain.generate(**ids, max_new_tokens=4, do_sample=False, eos_token_id=tokenizer.eos_token_id, pad_token_id=0)
+    written = plain.generate(
+        **ids, max_new_tokens=4, do_sample=False, eos_token_id=tokenizer.eos_token_id, pad_token_id=0
+    )
     text = tokenizer.decode(written[0, ids["input_ids"].shape[1] :], skip_special_tokens=True).strip()
     assert model.generate("red cat", return_full_text=False) == text
 
@@ -109,7 +131,11 @@ def test_predict_streams_to_files(trained, tmp_path, ending):
     model, _ = trained
     path = tmp_path / f"answers{ending}"
     model.predict(rows(5), output=path)
-    read = {".jsonl": lambda p: pandas.read_json(p, lines=True), ".csv": pandas.read_csv, ".parquet": pandas.read_parquet}[ending]
+    read = {
+        ".jsonl": lambda p: pandas.read_json(p, lines=True),
+        ".csv": pandas.read_csv,
+        ".parquet": pandas.read_parquet,
+    }[ending]
     frame = read(path)
     assert list(frame["text"]) == [row["text"] for row in rows(5)]
     assert list(frame.columns[-3:]) == ["loud_response", "loud_probability", "loud_stopped"]
@@ -134,7 +160,9 @@ def test_a_failed_prediction_leaves_no_file(trained, tmp_path):
 
 def test_evaluate(trained, tmp_path):
     model, results = trained
-    statistics, predictions, folder = model.evaluate(rows(64), split="test", output_directory=tmp_path, collect_predictions=True)
+    statistics, predictions, folder = model.evaluate(
+        rows(64), split="test", output_directory=tmp_path, collect_predictions=True
+    )
     expected = json.loads((Path(results.output_directory) / "test_statistics.json").read_text())
     assert statistics["loud"]["loss"] == pytest.approx(expected["loss"], abs=1e-5)
     assert statistics["combined"]["loss"] == statistics["loud"]["loss"]
@@ -187,7 +215,14 @@ def test_sources_of_every_kind_train_alike(tmp_path):
     (tmp_path / "rows.json").write_text(json.dumps(table))
     pandas.DataFrame(table).to_csv(tmp_path / "rows.csv", index=False)
     columns = {key: [row[key] for row in table] for key in table[0]}
-    sources = [table, columns, pandas.DataFrame(table), Dataset.from_list(table), tmp_path / "rows.json", str(tmp_path / "rows.csv")]
+    sources = [
+        table,
+        columns,
+        pandas.DataFrame(table),
+        Dataset.from_list(table),
+        tmp_path / "rows.json",
+        str(tmp_path / "rows.csv"),
+    ]
     losses = []
     for source in sources:
         results = Model(config()).train(source, output_directory=tmp_path / "results", test_answers=0)
@@ -197,7 +232,11 @@ def test_sources_of_every_kind_train_alike(tmp_path):
 
 def test_given_splits(tmp_path):
     results = Model(config()).train(
-        training_set=rows(16), validation_set=rows(4, 50), test_set=rows(3, 90), output_directory=tmp_path, test_answers=0
+        training_set=rows(16),
+        validation_set=rows(4, 50),
+        test_set=rows(3, 90),
+        output_directory=tmp_path,
+        test_answers=0,
     )
     assert [len(part) for part in results.preprocessed_data[:3]] == [16, 4, 3]
 
@@ -269,5 +308,14 @@ def test_callbacks_are_called(tmp_path):
 
 def test_train_has_ludwigs_argument_names():
     taken = set(inspect.signature(Model.train).parameters)
-    ludwigs = {"dataset", "training_set", "validation_set", "test_set", "experiment_name", "model_name", "model_resume_path", "output_directory"}
+    ludwigs = {
+        "dataset",
+        "training_set",
+        "validation_set",
+        "test_set",
+        "experiment_name",
+        "model_name",
+        "model_resume_path",
+        "output_directory",
+    }
     assert ludwigs | {"random_seed", "callbacks"} <= taken

@@ -490,7 +490,14 @@ ROUND_TRIPS = [
     {"trainer__type": "none"},
     {"trainer__optimizer": {"type": "schedule_free_adamw"}, "trainer__learning_rate_scheduler": {"decay": None}},
     {"trainer__gradient_clipping": None, "generation__eos_token_id": [1, 2], "model_parameters": {}},
-    {"adapter": {"type": "lora", "target_modules": ["q_proj"], "rank_pattern": {"a": 2}, "layer_replication": [[0, 1]]}},
+    {
+        "adapter": {
+            "type": "lora",
+            "target_modules": ["q_proj"],
+            "rank_pattern": {"a": 2},
+            "layer_replication": [[0, 1]],
+        }
+    },
 ]
 
 
@@ -502,7 +509,11 @@ def test_the_filled_config_loads_as_the_same_config(config: Change, changes: dic
     assert again.warnings == ()
 
 
-NUMERIC_NAMES = {"input_features__0__name": "2e-4", "output_features__0__name": "010", "prompt__template": "{2e-4}: \u2028#"}
+NUMERIC_NAMES = {
+    "input_features__0__name": "2e-4",
+    "output_features__0__name": "010",
+    "prompt__template": "{2e-4}: \u2028#",
+}
 
 
 def test_the_filled_config_keeps_texts_that_look_like_numbers(config: Change) -> None:
@@ -543,7 +554,22 @@ ODD: list[Any] = [
     "2e-4", "{", "{a.b}", "{question}", [], {}, [1], [[1]], [None], {"type": "lora"}, {"type": None}, {"type": []}, {"type": {}},
     {"a": {"b": 1}}, [{"name": "x"}], "\u2028", "🙂", {"": 1}, {"type": "text"}, [{"type": "category", "name": "x"}],
 ]  # fmt: skip
-KEYS = ["type", "name", "trainer", "r", "epochs", "", "0", "adapter", "finetune", "lora", "optimizer", "adapters", "<<", "model_name"]
+KEYS = [
+    "type",
+    "name",
+    "trainer",
+    "r",
+    "epochs",
+    "",
+    "0",
+    "adapter",
+    "finetune",
+    "lora",
+    "optimizer",
+    "adapters",
+    "<<",
+    "model_name",
+]
 
 
 def places(data: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
@@ -592,7 +618,11 @@ def mutate_text(text: str, chance: random.Random) -> str:
     if what == "delete":
         return text[:at] + text[at + chance.randrange(1, 9) :]
     if what == "mark":
-        return text[:at] + chance.choice(["&a", "*a", "!", "|", ">", "- ", ": ", "? ", "{", "]", '"', "'", "%", "<<: "]) + text[at:]
+        return (
+            text[:at]
+            + chance.choice(["&a", "*a", "!", "|", ">", "- ", ": ", "? ", "{", "]", '"', "'", "%", "<<: "])
+            + text[at:]
+        )
     lines = text.splitlines(keepends=True)
     one, two = chance.randrange(len(lines)), chance.randrange(len(lines))
     if what == "swap":
@@ -618,7 +648,11 @@ def test_mutations_are_loaded_or_refused(part: int) -> None:
         data = copy.deepcopy(chance.choice(SEEDS))
         for _ in range(chance.choice([1, 1, 2, 5])):
             mutate(data, chance)
-        overrides = [f"{'.'.join(map(str, spot))}={chance.choice(ODD)}" for spot in chance.sample(places(data), k=min(1, len(places(data)))) if seed % 3 == 0]
+        overrides = [
+            f"{'.'.join(map(str, spot))}={chance.choice(ODD)}"
+            for spot in chance.sample(places(data), k=min(1, len(places(data))))
+            if seed % 3 == 0
+        ]
         found = outcome(data, overrides)
         if isinstance(found, Loaded):
             assert load(filled_text(found.config, {})).config == found.config

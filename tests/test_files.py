@@ -12,7 +12,7 @@ from fettle.errors import MissingFileError, StorageError
 from fettle.files import whole_file, whole_folder, write_json, write_text
 
 
-def full(*_: object) -> None:
+def full(*_: object, **__: object) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
@@ -35,7 +35,10 @@ def test_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(StorageError, match=rf"{path}: the disk is full"):
         write_text(path, "new")
-    with pytest.raises(StorageError, match=rf"{tmp_path / 'made'}: the disk is full"), whole_folder(tmp_path / "made") as part:
+    with (
+        pytest.raises(StorageError, match=rf"{tmp_path / 'made'}: the disk is full"),
+        whole_folder(tmp_path / "made") as part,
+    ):
         (part / "x").write_text("x")
     assert path.read_text() == "old"
     assert names(tmp_path) == ["a.txt"]

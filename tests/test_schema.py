@@ -49,7 +49,13 @@ def test_every_key_is_described_and_nothing_else_allowed() -> None:
     "changes",
     [
         {},
-        {"adapter": "lora", "backend": "local", "dataset": "rows.csv", "trainer__optimizer": "adamw", "preprocessing__split": "random"},
+        {
+            "adapter": "lora",
+            "backend": "local",
+            "dataset": "rows.csv",
+            "trainer__optimizer": "adamw",
+            "preprocessing__split": "random",
+        },
         {"adapter": None, "adapters": None, "quantization": None, "hyperopt": None},
         {"adapter": {"type": "lora", "r": 4, "target_modules": "all-linear"}, "trainer__learning_rate": 2e-4},
         {"model_parameters": {"rope_scaling": {"type": "dynamic", "factor": 2.0}}},

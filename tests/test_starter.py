@@ -50,7 +50,10 @@ def starter(folder: Path, rows: list[dict[str, Any]], name: str = "rows.csv") ->
     ],
 )
 def test_guesses(tmp_path: Path, names: list[str], guess: tuple[str, str]) -> None:
-    rows = [{name: f"cell {n} " * (at + 1) if name != "split" else "train" for at, name in enumerate(names)} for n in range(30)]
+    rows = [
+        {name: f"cell {n} " * (at + 1) if name != "split" else "train" for at, name in enumerate(names)}
+        for n in range(30)
+    ]
     config = load(starter(tmp_path, rows)).config
     assert (config.input_features[0].name, config.output_features[0].name) == guess
     assert config.adapter.type == "lora"
@@ -79,5 +82,7 @@ def test_more_rows_leave_more_to_train(tmp_path: Path) -> None:
 
 def test_one_column_is_not_enough(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text("text,split\na,train\n")
-    with pytest.raises(DataError, match=r"x\.csv: needs at least two columns, one to read and one to write; it has text, split"):
+    with pytest.raises(
+        DataError, match=r"x\.csv: needs at least two columns, one to read and one to write; it has text, split"
+    ):
         write(str(tmp_path / "x.csv"), "fettle:pocket")

@@ -14,7 +14,21 @@ from fettle.errors import ModelError
 from fettle.tokenizer import read_tokenizer
 from tests.conftest import CHATML, LINES, TOKENIZERS, byte_level, llama_like, save_tokenizer
 
-TEXTS = [*LINES[:5], "", " ", "  two  spaces ", "\n\n\n", "a\tb", "<s>", "x</s>y <|im_end|> z<|end|>", "▁x", "'s I'm", "1234567", "\u200b", "é🙂"]
+TEXTS = [
+    *LINES[:5],
+    "",
+    " ",
+    "  two  spaces ",
+    "\n\n\n",
+    "a\tb",
+    "<s>",
+    "x</s>y <|im_end|> z<|end|>",
+    "▁x",
+    "'s I'm",
+    "1234567",
+    "\u200b",
+    "é🙂",
+]
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
@@ -71,7 +85,9 @@ def test_padding_and_truncation_of_the_file_are_off(tmp_path: Path) -> None:
 
 def test_special_tokens_from_the_map(tokenizers: dict[str, Path], tmp_path: Path) -> None:
     shutil.copy(tokenizers["byte"] / "tokenizer.json", tmp_path)
-    (tmp_path / "special_tokens_map.json").write_text(json.dumps({"eos_token": {"content": "<|end|>"}, "pad_token": "<|none|>"}))
+    (tmp_path / "special_tokens_map.json").write_text(
+        json.dumps({"eos_token": {"content": "<|end|>"}, "pad_token": "<|none|>"})
+    )
     ours = read_tokenizer(tmp_path)
     assert (ours.eos, ours.bos, ours.pad, ours.padding_id) == ("<|end|>", None, None, ours.eos_id)
 
@@ -79,7 +95,9 @@ def test_special_tokens_from_the_map(tokenizers: dict[str, Path], tmp_path: Path
 def test_chat_template_places(tokenizers: dict[str, Path], tmp_path: Path) -> None:
     shutil.copy(tokenizers["byte"] / "tokenizer.json", tmp_path)
     about = tmp_path / "tokenizer_config.json"
-    about.write_text(json.dumps({"chat_template": [{"name": "tools", "template": "T"}, {"name": "default", "template": "D"}]}))
+    about.write_text(
+        json.dumps({"chat_template": [{"name": "tools", "template": "T"}, {"name": "default", "template": "D"}]})
+    )
     assert read_tokenizer(tmp_path).chat_template == "D"
     about.write_text(json.dumps({"chat_template": "C"}))
     assert read_tokenizer(tmp_path).chat_template == "C"
@@ -108,7 +126,9 @@ def test_offsets_cover_the_text(tokenizers: dict[str, Path]) -> None:
         ({"tokenizer_config.json": '{"eos_token": "<none>"}', "tokenizer.json": None}, "the eos_token '<none>' of tokenizer_config.json is not in"),
     ],
 )  # fmt: skip
-def test_broken_tokenizers(tokenizers: dict[str, Path], tmp_path: Path, files: dict[str, str | None], said: str) -> None:
+def test_broken_tokenizers(
+    tokenizers: dict[str, Path], tmp_path: Path, files: dict[str, str | None], said: str
+) -> None:
     for name, text in files.items():
         (tmp_path / name).write_text((tokenizers["byte"] / name).read_text() if text is None else text)
     with pytest.raises(ModelError, match=said.replace(".", r"\.")):

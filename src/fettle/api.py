@@ -33,6 +33,9 @@ Dataset = Any
 """A path, glob, hub name, pandas DataFrame, `datasets.Dataset`, dict of columns, or list of rows."""
 
 
+_Place = tuple[str | Path, str, str, str | Path | None]  # output directory, experiment, model, run to go on with
+
+
 class PreprocessedData(NamedTuple):
     """Encoded splits, and what shaped them."""
 
@@ -100,33 +103,41 @@ class Model:
         Raises:
             FettleError: config, data or machine cannot do it; found before training wherever possible.
         """
+        sources = Sources.of(self._loaded.config, dataset, training_set, validation_set, test_set)
+        place = (output_directory, experiment_name, model_name, model_resume_path)
+        return self._train(sources, place, random_seed, callbacks, "test", test_answers)[0]
+
+    def _train(
+        self, sources: Sources, place: _Place, seed: int, callbacks: Sequence[Callback], split: str, answers: int | None
+    ) -> tuple[TrainingResults, dict[str, float]]:
+        """Train, then score a split: (results, scores)."""
         config = self._loaded.config
-        sources = Sources.of(config, dataset, training_set, validation_set, test_set)
-        report = check.run(self._loaded, sources, random_seed)
+        report = check.run(self._loaded, sources, seed)
         if report.faults:
             raise ConfigError([Fault("", "", fault) for fault in report.faults])
         for callback in callbacks:
             for warning in report.warnings:
                 callback.on_message(f"note: {warning}")
         base = bases.find(config, self._loaded.folder)
-        rows = self._rows(sources, base, random_seed)
-        described = self._describe(sources, rows)
-        if model_resume_path is None:
-            folder = run.create(output_directory, experiment_name, model_name, self._loaded.text, described)
-        else:
-            folder = _reopen(model_resume_path, described)
+        rows = self._rows(sources, base, seed)
+        folder = self._folder(place, self._describe(sources, rows))
         if not isinstance(config.trainer, FinetuneTrainer):
-            return self._evaluate_base(rows, folder, test_answers)
-        trained = train(self._loaded, base, rows, folder, callbacks, random_seed, model_resume_path is not None)
+            return self._evaluate_base(rows, folder, split, answers)
+        trained = train(self._loaded, base, rows, folder, callbacks, seed, place[3] is not None)
         self._session = Session(self._loaded, base, trained.model, rows.shape.format)
-        data = _data(trained.splits, rows)
-        if trained.summary.stopped != "interrupted":
-            test, shown = self._test(self._session, rows, folder, test_answers)
-            trained.statistics["test"] = _as_series(test)
-            write_json(folder.path / "training_statistics.json", trained.statistics)
-            text = card(config, self._loaded.text, trained.statistics, folder.described(), test, shown)
-            write_text(folder.model / "README.md", text)
-        return TrainingResults(trained.statistics, data, str(folder.path))
+        results = TrainingResults(trained.statistics, _data(trained.splits, rows), str(folder.path))
+        if trained.summary.stopped == "interrupted":
+            return results, {}
+        scores, shown = self._score(rows, folder, split, answers, trained.statistics)
+        text = card(config, self._loaded.text, trained.statistics, folder.described(), scores, shown)
+        write_text(folder.model / "README.md", text)
+        return results, scores
+
+    def _folder(self, place: _Place, described: Mapping[str, Any]) -> RunFolder:
+        output, experiment, name, resume = place
+        if resume is not None:
+            return _reopen(resume, described)
+        return run.create(output, experiment, name, self._loaded.text, described)
 
     def _describe(self, sources: Sources, rows: Rows) -> dict[str, Any]:
         named = {
@@ -141,57 +152,64 @@ class Model:
             "data_fingerprint": rows.fingerprint(),
         }
 
-    def _evaluate_base(self, rows: Rows, folder: RunFolder, answers: int | None) -> TrainingResults:
+    def _evaluate_base(
+        self, rows: Rows, folder: RunFolder, split: str, answers: int | None
+    ) -> tuple[TrainingResults, dict[str, float]]:
         seed_everything(rows.seed)
-        session = self._prepared()
         config = self._loaded.config
-        filled = run.filled_text(config, in_place(config, session.base, rows.shape.format))
+        filled = run.filled_text(config, in_place(config, self._prepared().base, rows.shape.format))
         write_text(folder.path / "filled.yaml", filled)
-        test, _ = self._test(session, rows, folder, answers)
-        statistics: dict[str, Any] = {"training": {}, "validation": {}, "test": _as_series(test)}
-        write_json(folder.path / "training_statistics.json", statistics)
-        data = _data({}, rows)
-        return TrainingResults(statistics, data, str(folder.path))
+        statistics: dict[str, Any] = {"training": {}, "validation": {}, "test": {}}
+        scores, _ = self._score(rows, folder, split, answers, statistics)
+        return TrainingResults(statistics, _data({}, rows), str(folder.path)), scores
 
-    def _test(
-        self, session: Session, rows: Rows, folder: RunFolder, answers: int | None
+    def _score(
+        self, rows: Rows, folder: RunFolder, split: str, answers: int | None, statistics: dict[str, Any]
     ) -> tuple[dict[str, float], list[dict[str, Any]]]:
-        """Score the test split (validation where there is none); write test_statistics.json and test_predictions.jsonl."""
-        indices = rows.splits["test"] or rows.splits["validation"]
-        if not indices or session.config.trainer.skip_all_evaluation:
-            return {}, []
-        scores, found = session.evaluate(rows, indices, BATCH, answers, folder.path / "test_predictions.jsonl")
-        about = {
-            "split": "test" if rows.splits["test"] else "validation",
-            "rows": len(indices),
-            "rows_answered": len(found),
-        }
-        write_json(folder.path / "test_statistics.json", {**scores, **about})
+        """Score a split (validation where there is no test split); write its statistics and predictions.
+
+        Adds them to the run's statistics; returns scores and some samples.
+        """
+        if split == "test" and not rows.splits["test"]:
+            split = "validation"
+        indices = chosen_rows(rows, split)
+        if indices and not self._loaded.config.trainer.skip_all_evaluation:
+            session = self._prepared()
+            scores, found = session.evaluate(rows, indices, BATCH, answers, folder.path / f"{split}_predictions.jsonl")
+            about = {"split": split, "rows": len(indices), "rows_answered": len(found)}
+            write_json(folder.path / f"{split}_statistics.json", {**about, **scores})
+            if split == "test":
+                statistics["test"] = {"combined": {key: [value] for key, value in scores.items()}}
+            statistics["answers"] = about
+        else:
+            scores, found = {}, []
+        write_json(folder.path / "training_statistics.json", statistics)
         return scores, [{"prompt": one.prompt, "target": one.target, "response": one.answer.text} for one in found[:3]]
 
     def experiment(
-        self, dataset: Dataset = None, eval_split: str = "test", **options: Any
+        self,
+        dataset: Dataset = None,
+        training_set: Dataset = None,
+        validation_set: Dataset = None,
+        test_set: Dataset = None,
+        eval_split: str = "test",
+        experiment_name: str = "experiment",
+        model_name: str = "run",
+        output_directory: str | Path = "results",
+        model_resume_path: str | Path | None = None,
+        random_seed: int = 42,
+        callbacks: Sequence[Callback] = (),
     ) -> tuple[dict[str, Any], dict[str, Any], PreprocessedData, str]:
-        """Train, evaluate and predict: (eval_stats, train_stats, preprocessed_data, output_directory).
+        """Train, then evaluate and predict a whole split: (eval_stats, train_stats, preprocessed_data, output_directory).
 
         Args:
             eval_split: the split evaluated: training, validation, test or full.
-            options: those of `train`.
         """
-        answers = None if eval_split == "test" else 0
-        results = self.train(dataset, **{"experiment_name": "experiment", **options, "test_answers": answers})
-        statistics: dict[str, Any] = {}
-        if results.train_stats.get("summary", {}).get("stopped") != "interrupted":
-            given = (options.get(key) for key in ("training_set", "validation_set", "test_set"))
-            session, folder = self._prepared(), Path(results.output_directory)
-            rows = session.rows(
-                Sources.of(session.config, dataset, *given), options.get("random_seed", 42), training=True
-            )
-            output = folder / f"{eval_split}_predictions.jsonl"
-            scores, _ = session.evaluate(rows, chosen_rows(rows, eval_split), BATCH, output=output)
-            write_json(folder / f"{eval_split}_statistics.json", scores)
-            statistics = {self.output_name: scores, "combined": {"loss": scores["loss"]}}
-        return statistics, results.train_stats, results.preprocessed_data, results.output_directory
+        sources = Sources.of(self._loaded.config, dataset, training_set, validation_set, test_set)
+        place = (output_directory, experiment_name, model_name, model_resume_path)
+        results, scores = self._train(sources, place, random_seed, callbacks, eval_split, None)
+        statistics = {self.output_name: scores, "combined": {"loss": scores["loss"]}} if scores else {}
+        return statistics, *results
 
     def preprocess(
         self,
@@ -355,11 +373,6 @@ def _reopen(path: str | Path, described: Mapping[str, Any]) -> RunFolder:
 def _data(splits: Mapping[str, EncodedSplit], rows: Rows) -> PreprocessedData:
     training, validation, test = (splits.get(name) for name in NAMES)
     return PreprocessedData(training, validation, test, {"format": rows.shape.format})
-
-
-def _as_series(scores: Mapping[str, float]) -> dict[str, Any]:
-    """Ludwig's shape of statistics: output -> metric -> a list of values."""
-    return {"combined": {key: [value] for key, value in scores.items()}} if scores else {}
 
 
 LudwigModel = Model

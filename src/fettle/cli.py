@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -31,6 +32,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         from fettle.hardware.threads import wait_briefly
 
         wait_briefly()
+        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it greets at import, which peft does
     try:
         status = VERBS[arguments.verb](arguments)
     except FettleError as error:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import sys
 import warnings
 from collections.abc import Mapping
@@ -26,7 +25,6 @@ def _quieten() -> None:
     """Libraries' progress bars and hints are not for our readers."""
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"(torch|transformers|peft)\.")
 
 
@@ -50,9 +48,8 @@ def train(source: str, arguments: argparse.Namespace) -> int:
         "model_resume_path": arguments.model_resume_path, "random_seed": seed, "callbacks": [Display(default_console())],
     }  # fmt: skip
     if arguments.verb == "experiment":
-        statistics, train_stats, prepared, folder = model.experiment(dataset, arguments.eval_split, **options)
-        results = TrainingResults(train_stats, prepared, folder)
-        _scores(statistics[model.output_name], f"{arguments.eval_split} split")
+        _, statistics, prepared, path = model.experiment(dataset, eval_split=arguments.eval_split, **options)
+        results = TrainingResults(statistics, prepared, path)
     else:
         results = model.train(dataset, **options)
     return _summary(model, results)
@@ -76,22 +73,34 @@ def _summary(model: Model, results: TrainingResults) -> int:
             f"validation loss {validation[0]:.4f} -> {min(validation):.4f} (best at step {run['best_step']} of {run['step']})",
             highlight=False,
         )
-    test = folder / "test_statistics.json"
-    if test.is_file():
-        scores = json.loads(test.read_text(encoding="utf-8"))
-        _scores(scores, f"{scores['split']} split, {scores['rows_answered']} of {scores['rows']} rows answered")
-    _samples(folder / "test_predictions.jsonl", model.output_name, out)
+    answers = results.train_stats.get("answers")
+    if answers is not None:
+        split = answers["split"]
+        scores = json.loads((folder / f"{split}_statistics.json").read_text(encoding="utf-8"))
+        out.print(f"{split} split, {answers['rows_answered']} of {answers['rows']} rows answered:", highlight=False)
+        _scores(scores, out)
+        _samples(folder / f"{split}_predictions.jsonl", model.output_name, out)
     out.print(f"run folder: {folder}", markup=False, highlight=False, soft_wrap=True)
     if (folder / "model").is_dir():
-        out.print(f"try it:     fettle generate --model_path {folder} --prompt '...'", markup=False, highlight=False, soft_wrap=True)
+        out.print(
+            f"try it:     fettle generate --model_path {folder} --prompt '...'",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
     return 0
 
 
-def _scores(scores: Mapping[str, float], title: str) -> None:
-    grid = Grid(title=title, title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
-    for name, value in ((name, value) for name, value in scores.items() if isinstance(value, float)):
-        grid.add_row(name.replace("_", " "), f"{value:.4f}")
-    Console().print(grid)
+def _scores(scores: Mapping[str, Any], out: Console) -> None:
+    """Figures in columns of three."""
+    shown = [(name.replace("_", " "), f"{value:.4f}") for name, value in scores.items() if isinstance(value, float)]
+    grid = Grid(show_header=False, box=None, padding=(0, 1, 0, 2))
+    for _ in range(3):
+        grid.add_column(style="dim")
+        grid.add_column(justify="right")
+    for start in range(0, len(shown), 3):
+        grid.add_row(*(cell for pair in shown[start : start + 3] for cell in pair))
+    out.print(grid)
 
 
 def _samples(path: Path, name: str, out: Console, most: int = 2) -> None:
@@ -164,7 +173,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
         output_directory=arguments.output_directory,
         random_seed=arguments.random_seed,
     )
-    _scores(statistics[model.output_name], f"{arguments.split} split")
+    _scores(statistics[model.output_name], Console())
     return 0
 
 

@@ -95,12 +95,16 @@ def pieces(one: Encoded, tokenizer: Tokenizer) -> list[tuple[str, bool, bool]]:
         else:
             runs.append(([token], loss, special))
     before: list[int] = []
+    start = 0
     found = []
-    for ids, loss, special in runs:
+    for number, (ids, loss, special) in enumerate(runs, start=1):
+        before += ids
         # decoded after what stands before, because some tokenizers drop a leading space at the start of a text
-        start = len(tokenizer.decode(before, skip_special=False))
-        before = before + ids
-        found.append((tokenizer.decode(before, skip_special=False)[start:], loss, special))
+        text = tokenizer.decode(before, skip_special=False)
+        if text.endswith("\ufffd") and number < len(runs) and not runs[number][2]:
+            continue  # half of a character: it is shown with the half that follows
+        found.append((text[start:], loss, special))
+        start = len(text)
     return found
 
 

@@ -17,9 +17,12 @@ from fettle.tokenizer import Tokenizer, read_tokenizer
 from tests.conftest import CHATML, TOKENIZERS
 
 TEXTS = st.text(
-    st.sampled_from("abc defAnswer:?!.,1234567890\n\t ünï好🙂▁—{}<>|") | st.characters(exclude_categories=["Cs", "Cc"]), max_size=40
+    st.sampled_from("abc defAnswer:?!.,1234567890\n\t ünï好🙂▁—{}<>|") | st.characters(exclude_categories=["Cs", "Cc"]),
+    max_size=40,
 )
-QUIET = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+QUIET = settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+)
 pytestmark = pytest.mark.parametrize("name", TOKENIZERS)
 _READ: dict[Path, Tokenizer] = {}
 
@@ -49,7 +52,9 @@ def conversation(texts: list[str]) -> tuple[dict[str, Any], ...]:
 
 @QUIET
 @given(prompt=TEXTS, response=TEXTS)
-def test_prompt_at_prediction_is_a_prefix_of_the_training_ids(tokenizers: dict[str, Path], name: str, prompt: str, response: str) -> None:
+def test_prompt_at_prediction_is_a_prefix_of_the_training_ids(
+    tokenizers: dict[str, Path], name: str, prompt: str, response: str
+) -> None:
     tokenizer = read(tokenizers, name)
     [row] = encode_rows([apart(prompt, response)], tokenizer)
     [given_] = encode_prompts([Rendered(((prompt, False),), whole=False)], tokenizer)
@@ -59,7 +64,9 @@ def test_prompt_at_prediction_is_a_prefix_of_the_training_ids(tokenizers: dict[s
 
 @QUIET
 @given(prompt=TEXTS, response=TEXTS)
-def test_trained_tokens_are_the_response_and_one_stop(tokenizers: dict[str, Path], name: str, prompt: str, response: str) -> None:
+def test_trained_tokens_are_the_response_and_one_stop(
+    tokenizers: dict[str, Path], name: str, prompt: str, response: str
+) -> None:
     tokenizer = read(tokenizers, name)
     [row] = encode_rows([apart(prompt, response)], tokenizer)
     learnt = [i for i, trained in zip(row.ids, row.trained, strict=True) if trained]

@@ -45,7 +45,9 @@ def refusal(source: Any, data_format: str = "auto") -> str:
 
 
 def test_csv_keeps_every_text(write: Write) -> None:
-    path = write("x.csv", '\ufeffid,text,"a, b"\r\n007,"He said ""hi"", 🙂",NA\r\n 1 ,"two\r\nlines",\r\n\r\nnull,x,"  "\r\n')
+    path = write(
+        "x.csv", '\ufeffid,text,"a, b"\r\n007,"He said ""hi"", 🙂",NA\r\n 1 ,"two\r\nlines",\r\n\r\nnull,x,"  "\r\n'
+    )
     found = table(path)
     assert found.columns == {
         "id": ["007", " 1 ", "null"],
@@ -109,7 +111,9 @@ def test_empty_file(write: Write, name: str, content: str) -> None:
     assert refusal(path) == f"{path}: the file is empty"
 
 
-@pytest.mark.parametrize(("name", "content"), [("x.csv", "q,a\n"), ("x.json", "[]"), ("x.json", '{"q": []}'), ("x.jsonl", "{}\n")])
+@pytest.mark.parametrize(
+    ("name", "content"), [("x.csv", "q,a\n"), ("x.json", "[]"), ("x.json", '{"q": []}'), ("x.jsonl", "{}\n")]
+)
 def test_no_rows(write: Write, name: str, content: str) -> None:
     path = write(name, content)
     assert refusal(path) == f"{path}: there are no rows"
@@ -150,7 +154,10 @@ def test_json_as_rows_columns_or_lines(write: Write, content: str) -> None:
 def test_json_columns_of_conversations(write: Write) -> None:
     turns = [[{"role": "user", "content": "x"}], [{"role": "user", "content": "y"}]]
     assert table(write("x.json", json.dumps({"messages": turns}))).columns == {"messages": turns}
-    assert table(write("x.json", json.dumps({"m": [{"a": 1}], "n": [{"b": 2}]}))).columns == {"m": [{"a": 1}], "n": [{"b": 2}]}
+    assert table(write("x.json", json.dumps({"m": [{"a": 1}], "n": [{"b": 2}]}))).columns == {
+        "m": [{"a": 1}],
+        "n": [{"b": 2}],
+    }
 
 
 def test_json_single_row(write: Write) -> None:
@@ -190,7 +197,12 @@ def test_parquet_and_arrow(tmp_path: Path) -> None:
 def test_damaged_binary_files(write: Write, tmp_path: Path) -> None:
     parquet.write_table(pa.table({"q": ["a"] * 1000}), tmp_path / "whole.parquet")
     half = (tmp_path / "whole.parquet").read_bytes()
-    for name, content in (("cut.parquet", half[:-30]), ("cut.arrow", half[:-30]), ("empty.parquet", b""), ("empty.arrow", b"")):
+    for name, content in (
+        ("cut.parquet", half[:-30]),
+        ("cut.arrow", half[:-30]),
+        ("empty.parquet", b""),
+        ("empty.arrow", b""),
+    ):
         path = write(name, content)
         assert refusal(path).startswith(f"{path}: not a {path.suffix[1:]} file that can be read")
     twice = pa.table([pa.array(["a"]), pa.array(["b"])], names=["q", "q"])
@@ -203,7 +215,11 @@ def test_gzip(write: Write) -> None:
     whole = gzip.compress(b"q,a\na,1\nb,2\n")
     assert table(write("x.csv.gz", whole)).columns == COLUMNS
     assert table(write("x.jsonl.gz", gzip.compress(b'{"q": 1}'))).columns == {"q": [1]}
-    for name, content in (("cut.csv.gz", whole[:-9]), ("plain.csv.gz", b"q,a\na,1\n"), ("bad.csv.gz", whole[:12] + b"xxxx" + whole[16:])):
+    for name, content in (
+        ("cut.csv.gz", whole[:-9]),
+        ("plain.csv.gz", b"q,a\na,1\n"),
+        ("bad.csv.gz", whole[:12] + b"xxxx" + whole[16:]),
+    ):
         path = write(name, content)
         assert refusal(path).startswith(f"{path}: not a whole gzip file")
 
@@ -227,7 +243,10 @@ def test_glob_reads_files_in_order_of_their_names(write: Write, tmp_path: Path) 
     assert found.columns == COLUMNS
     assert [found.place(row) for row in range(2)] == [f"{tmp_path / 'a.csv'}:2", f"{tmp_path / 'b.csv'}:2"]
     write("d.csv", "q,other\nx,y\n")
-    assert refusal(str(tmp_path / "*.csv")) == f"{tmp_path / 'd.csv'}: its columns differ from {tmp_path / 'a.csv'}: a, other"
+    assert (
+        refusal(str(tmp_path / "*.csv"))
+        == f"{tmp_path / 'd.csv'}: its columns differ from {tmp_path / 'a.csv'}: a, other"
+    )
 
 
 def test_file_beside_the_yaml_goes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -264,7 +283,9 @@ def test_missing_column_names_the_nearest(write: Write) -> None:
 
 
 def test_data_frame() -> None:
-    frame = pd.DataFrame({"q": ["a", None, "c"], "n": [1.5, float("nan"), 2], 3: [pd.NaT, pd.Timestamp("2024-01-02"), pd.NaT]})
+    frame = pd.DataFrame(
+        {"q": ["a", None, "c"], "n": [1.5, float("nan"), 2], 3: [pd.NaT, pd.Timestamp("2024-01-02"), pd.NaT]}
+    )
     frame["arrays"] = [[1], None, [{"x": 2}]]
     frame["whole"] = pd.array([1, None, 3], dtype="Int64")
     assert table(frame).columns == {

@@ -28,7 +28,14 @@ def writing(**keys: Any) -> list[TextOutput]:
     return [TextOutput(name="a", type="text", preprocessing=keys)]
 
 
-def rows(data: Table, inputs: Any = None, outputs: Any = None, named: tuple[str, ...] = (), training: bool = True, sampled: bool = True) -> list[Row | None]:
+def rows(
+    data: Table,
+    inputs: Any = None,
+    outputs: Any = None,
+    named: tuple[str, ...] = (),
+    training: bool = True,
+    sampled: bool = True,
+) -> list[Row | None]:
     inputs, outputs = inputs or reading(), outputs or writing()
     shape = resolve(Dataset(), inputs, outputs, named, data, training, sampled)
     found = list(canonical(data, range(len(data)), shape, inputs, outputs, training))
@@ -75,7 +82,13 @@ def test_strategies_for_empty_cells() -> None:
 
 def test_strategies_reach_columns_of_the_template_and_the_response() -> None:
     data = table(x=["v", None], a=["1", None])
-    found = rows(data, reading(missing_value_strategy="fill_with_const", fill_value="?"), writing(missing_value_strategy="fill_with_const"), ("x",), sampled=False)
+    found = rows(
+        data,
+        reading(missing_value_strategy="fill_with_const", fill_value="?"),
+        writing(missing_value_strategy="fill_with_const"),
+        ("x",),
+        sampled=False,
+    )
     assert [(row.columns["x"], row.response) for row in found] == [("v", "1"), ("?", "")]
     assert rows(data, reading(missing_value_strategy="drop_row"), None, ("x",), sampled=False)[1] is None
 

@@ -22,7 +22,11 @@ from fettle.data.split import NAMES, Splits, sample, split
 from fettle.data.table import Origin, Table
 from fettle.errors import DataError
 
-SHARES = st.lists(st.integers(0, 10), min_size=3, max_size=3).filter(sum).map(lambda parts: [part / sum(parts) for part in parts])
+SHARES = (
+    st.lists(st.integers(0, 10), min_size=3, max_size=3)
+    .filter(sum)
+    .map(lambda parts: [part / sum(parts) for part in parts])
+)
 CELLS = st.lists(st.sampled_from("abcd"), max_size=60)
 
 
@@ -91,7 +95,11 @@ def test_stratify_keeps_the_shares_of_each_value() -> None:
     cells = ["a"] * 100 + ["b"] * 20 + [None] * 10
     parts = divided(cells, StratifySplit(type="stratify", column="c", probabilities=[0.7, 0.1, 0.2]))
     counts = {name: Counter(cells[index] for index in part) for name, part in parts.items()}
-    assert counts == {"training": {"a": 70, "b": 14, None: 7}, "validation": {"a": 10, "b": 2, None: 1}, "test": {"a": 20, "b": 4, None: 2}}
+    assert counts == {
+        "training": {"a": 70, "b": 14, None: 7},
+        "validation": {"a": 10, "b": 2, None: 1},
+        "test": {"a": 20, "b": 4, None: 2},
+    }
 
 
 @given(st.lists(st.text(max_size=5), unique=True, min_size=1), st.randoms())

@@ -27,7 +27,9 @@ TWO = Encoded([5], [True])
 
 
 def test_rows_come_back(tmp_path: Path) -> None:
-    store.save(tmp_path / "a" / "b", {"training": collected([ONE], [TWO, ONE]), "test": collected()}, {"format": "columns"})
+    store.save(
+        tmp_path / "a" / "b", {"training": collected([ONE], [TWO, ONE]), "test": collected()}, {"format": "columns"}
+    )
     found = store.load(tmp_path / "a" / "b")
     assert found is not None
     splits, about = found

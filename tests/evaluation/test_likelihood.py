@@ -12,14 +12,23 @@ from fettle.evaluation.likelihood import likelihood
 @pytest.fixture(scope="module")
 def model():
     torch.manual_seed(0)
-    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+    sizes = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+    }
     return LlamaForCausalLM(LlamaConfig(vocab_size=50, max_position_embeddings=64, **sizes)).eval()
 
 
 @pytest.fixture(scope="module")
 def split():
     collector = Collector()
-    rows = [Encoded(list(range(3, 3 + size)), [False] + [position % 2 == 0 for position in range(size - 1)]) for size in (3, 9, 20, 5)]
+    rows = [
+        Encoded(list(range(3, 3 + size)), [False] + [position % 2 == 0 for position in range(size - 1)])
+        for size in (3, 9, 20, 5)
+    ]
     collector.add([0, 1, 2, 3], rows)
     return collector.finish({})
 

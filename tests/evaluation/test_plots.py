@@ -3,7 +3,9 @@
 from fettle.evaluation.plots import _smoothed, learning_curves
 
 STEPS = [{"step": step, "loss": 4 / step, "learning_rate": 1e-3, "split": "training"} for step in range(1, 50)]
-EVALUATIONS = [{"step": step, "loss": 3 / (step + 1), "next_token_accuracy": 0.5, "split": "validation"} for step in (0, 25, 49)]
+EVALUATIONS = [
+    {"step": step, "loss": 3 / (step + 1), "next_token_accuracy": 0.5, "split": "validation"} for step in (0, 25, 49)
+]
 
 
 def test_pictures_are_written(tmp_path):

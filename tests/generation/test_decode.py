@@ -10,7 +10,12 @@ from fettle.errors import DataError
 from fettle.generation.config import Generation
 from fettle.generation.decode import Decoder, settings
 
-TEXTS = ["Message: a", "Message: where is my router? It should have been here long ago\nJSON: ", "x", "Message: b\nJSON: "]
+TEXTS = [
+    "Message: a",
+    "Message: where is my router? It should have been here long ago\nJSON: ",
+    "x",
+    "Message: b\nJSON: ",
+]
 
 
 @pytest.fixture(scope="module")

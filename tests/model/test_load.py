@@ -101,14 +101,21 @@ def test_layer_replication_stacks_layers(base):
 def test_biases_train_on_request(tmp_path):
     GPT2LMHeadModel(GPT2Config(vocab_size=20, n_positions=16, n_embd=8, n_layer=1, n_head=2)).save_pretrained(tmp_path)
     section = load_config(
-        {"model_type": "llm", "base_model": "x", "trainer": {"type": "finetune"}, "adapter": {"type": "lora", "bias_type": "all"}}
+        {
+            "model_type": "llm",
+            "base_model": "x",
+            "trainer": {"type": "finetune"},
+            "adapter": {"type": "lora", "bias_type": "all"},
+        }
     ).config.adapter
     model = load.add_lora(load.load_base(tmp_path, "float32", "cpu"), section, "gpt2", str(tmp_path))
     assert any(name.endswith("bias") for name in trained(model))
 
 
 def test_an_unknown_family_gets_all_linear_layers(base):
-    section = load_config({"model_type": "llm", "base_model": "x", "trainer": {"type": "finetune"}, "adapter": "lora"}).config.adapter
+    section = load_config(
+        {"model_type": "llm", "base_model": "x", "trainer": {"type": "finetune"}, "adapter": "lora"}
+    ).config.adapter
     model = load.add_lora(load.load_base(base.folder, "float32", "cpu"), section, "family_of_tomorrow", base.loadable)
     assert len({name.split(".")[-4] for name in trained(model)}) == 7
 

@@ -71,7 +71,9 @@ def test_text_and_ids_are_those_of_transformers(tmp_path: Path, template: str, m
 
 @pytest.mark.parametrize("messages", [ONE, MANY])
 def test_pocket_ids_and_mask_are_those_of_transformers(messages: Turns) -> None:
-    theirs = AutoTokenizer.from_pretrained(POCKET).apply_chat_template(messages, return_dict=True, return_assistant_tokens_mask=True)
+    theirs = AutoTokenizer.from_pretrained(POCKET).apply_chat_template(
+        messages, return_dict=True, return_assistant_tokens_mask=True
+    )
     ours = read_tokenizer(POCKET)
     renderer = Renderer(None, None, None, False, ChatTemplate(str(ours.chat_template), ours.bos, ours.eos))
     [row] = encode_rows([renderer.finished(Row({}, messages=tuple(messages)))], ours)
@@ -179,7 +181,9 @@ def test_a_template_that_breaks_out_or_down_is_a_plain_error(template: str) -> N
     assert messages == ONE[:1]
 
 
-@pytest.mark.parametrize("template", ["{{ raise_exception.__globals__ }}", "{{ '{0.__class__}'.format(messages) }}", "{{ ''.__class__ }}"])
+@pytest.mark.parametrize(
+    "template", ["{{ raise_exception.__globals__ }}", "{{ '{0.__class__}'.format(messages) }}", "{{ ''.__class__ }}"]
+)
 def test_hidden_attributes_are_empty(template: str) -> None:
     assert chat(template).render(ONE, prompt=False)[0] == ""
 

@@ -62,7 +62,9 @@ def test_format_specs_that_python_takes(spec: str) -> None:
 
 
 def test_a_cell_is_never_a_template() -> None:
-    assert fill("{a} {b}", {"a": "{b} {__task__} {0.__class__}", "b": "%s"}, "", "T") == "{b} {__task__} {0.__class__} %s"
+    assert (
+        fill("{a} {b}", {"a": "{b} {__task__} {0.__class__}", "b": "%s"}, "", "T") == "{b} {__task__} {0.__class__} %s"
+    )
 
 
 def test_without_template_the_column_is_the_prompt() -> None:
@@ -76,16 +78,23 @@ def test_default_zero_shot() -> None:
 
 def test_alpaca_with_and_without_input() -> None:
     one = made("alpaca")
-    assert asked(one, {"instruction": "Do", "input": "this"}) == ALPACA_WITH_INPUT.format(instruction="Do", input="this")
+    assert asked(one, {"instruction": "Do", "input": "this"}) == ALPACA_WITH_INPUT.format(
+        instruction="Do", input="this"
+    )
     for row in ({"instruction": "Do", "input": ""}, {"instruction": "Do", "input": None}, {"instruction": "Do"}):
         assert asked(one, row) == ALPACA.format(instruction="Do")
 
 
 def test_alpaca_through_a_chat_template() -> None:
     one = made("alpaca", CHATML)
-    assert asked(one, {"instruction": "Do", "input": ["this"]}) == "<|im_start|>user\nDo\n\n[\"this\"]<|im_end|>\n<|im_start|>assistant\n"
+    assert (
+        asked(one, {"instruction": "Do", "input": ["this"]})
+        == '<|im_start|>user\nDo\n\n["this"]<|im_end|>\n<|im_start|>assistant\n'
+    )
     assert asked(one, {"instruction": "Do", "input": ""}) == "<|im_start|>user\nDo<|im_end|>\n<|im_start|>assistant\n"
-    assert asked(made("alpaca", CHATML, use_chat_template=False), {"instruction": "Do"}) == ALPACA.format(instruction="Do")
+    assert asked(made("alpaca", CHATML, use_chat_template=False), {"instruction": "Do"}) == ALPACA.format(
+        instruction="Do"
+    )
 
 
 def test_columns_through_a_chat_template() -> None:
@@ -101,7 +110,9 @@ def test_a_conversations_own_system_message_stays() -> None:
     one = made("messages", CHATML, system="Mine.")
     own = ({"role": "system", "content": "Own."}, {"role": "user", "content": "x"})
     assert one.prompt(Row({}, messages=own)).text.startswith("<|im_start|>system\nOwn.<|im_end|>\n<|im_start|>user")
-    assert one.prompt(Row({}, messages=own[1:])).text.startswith("<|im_start|>system\nMine.<|im_end|>\n<|im_start|>user")
+    assert one.prompt(Row({}, messages=own[1:])).text.startswith(
+        "<|im_start|>system\nMine.<|im_end|>\n<|im_start|>user"
+    )
 
 
 def test_the_last_answer_is_not_shown_in_the_prompt() -> None:

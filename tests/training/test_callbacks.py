@@ -62,6 +62,7 @@ def test_tensorboard_holds_the_scalars(run):
 def test_mlflow_holds_metrics_and_parameters(run, tmp_path, monkeypatch):
     import mlflow
 
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")  # the slim package has no database store
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"file://{tmp_path}/mlruns")
     mlflow.set_tracking_uri(f"file://{tmp_path}/mlruns")
     run(config(callbacks=["mlflow"], train_steps=3))

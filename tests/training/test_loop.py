@@ -62,7 +62,9 @@ def reference_losses(section, data, tmp_path):
             ids_1T = torch.tensor(ids.tolist())[None]
             labels_1T = torch.where(torch.tensor(mask.tolist())[None], ids_1T, -100)
             logits = model(ids_1T).logits[0, :-1]
-            total = total + torch.nn.functional.cross_entropy(logits, labels_1T[0, 1:], ignore_index=-100, reduction="sum")
+            total = total + torch.nn.functional.cross_entropy(
+                logits, labels_1T[0, 1:], ignore_index=-100, reduction="sum"
+            )
             count += int((labels_1T[0, 1:] != -100).sum())
         (total / count).backward()
         torch.nn.utils.clip_grad_norm_(list(trained.values()), 1.0)
@@ -154,7 +156,9 @@ def test_kill_minus_nine_then_resume_ends_with_the_same_weights(tmp_path, data):
     wait_for(tmp_path / "results/experiment_run/metrics.jsonl", 20, process)
     process.kill()
     process.communicate()
-    resume = subprocess.run([*COMMAND, "--resume", str(tmp_path / "results/experiment_run")], capture_output=True, text=True, check=False)
+    resume = subprocess.run(
+        [*COMMAND, "--resume", str(tmp_path / "results/experiment_run")], capture_output=True, text=True, check=False
+    )
     assert resume.returncode == 0, resume.stderr
     assert "resumed from" in resume.stderr
     straight = start(tmp_path, data, **long)
@@ -281,18 +285,31 @@ def test_training_set_is_evaluated_on_request(run):
 
 def test_rate_falls_on_a_plateau(run):
     scheduler = {"decay": None, "warmup_fraction": 0.0, "reduce_on_plateau": 2, "reduce_on_plateau_patience": 1}
-    _, results = run(config(epochs=6, learning_rate=0.3, learning_rate_scheduler=scheduler, early_stop=-1, gradient_clipping=None))
+    _, results = run(
+        config(epochs=6, learning_rate=0.3, learning_rate_scheduler=scheduler, early_stop=-1, gradient_clipping=None)
+    )
     rates = sorted({record["learning_rate"] for record in steps_of(results)}, reverse=True)
     assert rates[:2] == pytest.approx([0.3, 0.03])
 
 
 def test_batch_grows_on_a_plateau(run):
-    keys = {"increase_batch_size_on_plateau": 1, "increase_batch_size_on_plateau_patience": 1, "increase_batch_size_eval_split": "validation"}
+    keys = {
+        "increase_batch_size_on_plateau": 1,
+        "increase_batch_size_on_plateau_patience": 1,
+        "increase_batch_size_eval_split": "validation",
+    }
     _, results = run(config(epochs=6, learning_rate=0.3, early_stop=-1, gradient_clipping=None, **keys))
     assert {record["rows"] for record in steps_of(results)} >= {8, 16}
 
 
-@pytest.mark.parametrize("clipping", [{"clipglobalnorm": 1e-9}, {"clipglobalnorm": None, "clipnorm": 1e-9}, {"clipglobalnorm": None, "clipvalue": 1e-12}])
+@pytest.mark.parametrize(
+    "clipping",
+    [
+        {"clipglobalnorm": 1e-9},
+        {"clipglobalnorm": None, "clipnorm": 1e-9},
+        {"clipglobalnorm": None, "clipvalue": 1e-12},
+    ],
+)
 def test_clipping_limits_what_sgd_learns(run, clipping):
     keys = {"optimizer": {"type": "sgd", "weight_decay": 0.0}, "learning_rate": 0.5}
     losses = {}
@@ -306,7 +323,11 @@ def test_clipping_limits_what_sgd_learns(run, clipping):
 def test_regularisation_shrinks_the_weights(run):
     norms = []
     for strength in (0.0, 0.1):
-        keys = {"optimizer": {"type": "sgd", "weight_decay": 0.0}, "regularization_lambda": strength, "regularization_type": "l1_l2"}
+        keys = {
+            "optimizer": {"type": "sgd", "weight_decay": 0.0},
+            "regularization_lambda": strength,
+            "regularization_type": "l1_l2",
+        }
         model, _ = run(config(**keys, learning_rate=0.01, gradient_clipping=None))
         norms.append(sum(float(weight.detach().square().sum()) for weight in model._session.model.parameters()))
     assert norms[1] < norms[0] * 0.99
@@ -319,7 +340,9 @@ def test_without_shuffling_rows_come_in_their_order(run):
     assert losses != shuffled
 
 
-@pytest.mark.parametrize("keys", [{"enable_gradient_checkpointing": True}, {"precision": "bfloat16"}, {"use_mixed_precision": True}])
+@pytest.mark.parametrize(
+    "keys", [{"enable_gradient_checkpointing": True}, {"precision": "bfloat16"}, {"use_mixed_precision": True}]
+)
 @pytest.mark.parametrize("adapter", [None, LORA], ids=["full", "lora"])
 def test_other_arithmetic_stays_close(run, keys, adapter):
     plain = [record["loss"] for record in steps_of(run(config(adapter=adapter))[1])]

@@ -83,14 +83,18 @@ def test_weight_decay_is_for_matrices_only():
 
 
 def test_lora_plus_gives_b_its_own_rate():
-    weights = [(name, torch.nn.Parameter(torch.zeros(2, 2))) for name in ("q.lora_A.default.weight", "q.lora_B.default.weight")]
+    weights = [
+        (name, torch.nn.Parameter(torch.zeros(2, 2))) for name in ("q.lora_A.default.weight", "q.lora_B.default.weight")
+    ]
     groups = optimizers.build(section("adamw"), weights, 1e-3, lora_plus=16.0).param_groups
     assert sorted(group["lr"] for group in groups) == pytest.approx([1e-3, 16e-3])
 
 
 def test_muon_takes_hidden_matrices_only():
     names = ["model.embed_tokens.weight", "model.layers.0.mlp.up_proj.weight", "lm_head.weight"]
-    weights = [(name, torch.nn.Parameter(torch.zeros(4, 4))) for name in names] + [("norm", torch.nn.Parameter(torch.zeros(4)))]
+    weights = [(name, torch.nn.Parameter(torch.zeros(4, 4))) for name in names] + [
+        ("norm", torch.nn.Parameter(torch.zeros(4)))
+    ]
     optimizer = optimizers.build(section("muon"), weights, 1e-3)
     muon, adamw = optimizer.parts
     assert [id(w) for group in muon.param_groups for w in group["params"]] == [id(weights[1][1])]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fettle.data.shape import as_text
+from fettle.rows import as_text
 from fettle.errors import DataError, OutputExistsError
 from fettle.files import whole_file
 from fettle.generation.decode import WINDOW, Answer, Decoder

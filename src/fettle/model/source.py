@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import struct
 from dataclasses import dataclass
 from importlib import resources
@@ -77,9 +78,9 @@ def locate(name: str, folder: Path = Path(), weights: bool = True) -> Path:
     if name.startswith("fettle:"):
         raise MissingFileError(f"base_model: there is no {name!r}; Fettle carries {', '.join(EMBEDDED)}")
     for path in (folder / name, Path(name)):
-        if path.is_dir():
+        if os.path.isdir(path):  # unlike Path.is_dir, also for a name too long for the system
             return path
-        if path.is_file():
+        if os.path.isfile(path):
             raise ModelError(f"base_model: {path} is a file; name the folder that holds config.json")
     return _download(PRESETS.get(name, name), weights)
 
