@@ -11,6 +11,9 @@ from typing import Any
 import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
+from fettle.config import load
+from fettle.errors import ConfigError
+
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
@@ -145,3 +148,10 @@ def make_config(**changes: Any) -> dict[str, Any]:
             here = here[int(part)] if isinstance(here, list) else here.setdefault(part, {})
         here[last] = value
     return data
+
+
+def faults(source: Any, *overrides: str) -> list[str]:
+    """What is wrong with a config."""
+    with pytest.raises(ConfigError) as caught:
+        load(source, overrides)
+    return [str(fault) for fault in caught.value.faults]

@@ -43,7 +43,7 @@ def test_a_good_run(tmp_path: Path) -> None:
 
 def test_faults_of_data_and_hardware_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(facts, "device", lambda: DeviceFacts("cpu", "tiny", 2**20, 1, False))
-    rows = table(3) + [{"question": "x " * 2000, "answer": "a"}]
+    rows = [*table(3), {"question": "x " * 2000, "answer": "a"}]
     every = {"type": "random", "probabilities": [1.0, 0.0, 0.0]}
     found = report(tmp_path, rows, preprocessing__split=every, trainer__bucketing_field="x")
     assert len(found.faults) == 2

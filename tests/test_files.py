@@ -50,16 +50,26 @@ def test_full_disk_when_opening(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         write_text(tmp_path / "a.txt", "new")
 
 
+def half_a_file(path: Path, fault: BaseException) -> None:
+    with whole_file(path) as part:
+        part.write_text("half")
+        raise fault
+
+
+def half_a_folder(path: Path, fault: BaseException) -> None:
+    with whole_folder(path) as part:
+        (part / "new").write_text("half")
+        raise fault
+
+
 @pytest.mark.parametrize("fault", [KeyboardInterrupt(), ValueError("x"), MissingFileError("y")])
 def test_a_block_that_fails_leaves_nothing(tmp_path: Path, fault: BaseException) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "kept").write_text("old")
-    with pytest.raises(type(fault)), whole_file(tmp_path / "f.txt") as part:
-        part.write_text("half")
-        raise fault
-    with pytest.raises(type(fault)), whole_folder(tmp_path / "a") as part:
-        (part / "new").write_text("half")
-        raise fault
+    with pytest.raises(type(fault)):
+        half_a_file(tmp_path / "f.txt", fault)
+    with pytest.raises(type(fault)):
+        half_a_folder(tmp_path / "a", fault)
     assert names(tmp_path) == ["a", "kept"]
 
 

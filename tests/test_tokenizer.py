@@ -51,11 +51,20 @@ def test_ids_are_those_of_transformers(tokenizers: dict[str, Path], name: str) -
         {"extra_special_tokens": ["fox"]},
         {"extra_special_tokens": {"animal_token": "fox"}},
         {"added_tokens_decoder": {"0": {"content": "<|end|>", "special": True}}},
-        {"eos_token": {"content": "<|end|>", "__type": "AddedToken", "lstrip": False, "normalized": False, "rstrip": False, "single_word": False}},
+        {
+            "eos_token": {
+                "content": "<|end|>",
+                "__type": "AddedToken",
+                "lstrip": False,
+                "normalized": False,
+                "rstrip": False,
+                "single_word": False,
+            }
+        },
         {"add_bos_token": True, "bos_token": "<|im_start|>"},
         {"add_eos_token": True},
     ],
-)  # fmt: skip
+)
 def test_settings_that_change_ids(tmp_path: Path, settings: dict[str, Any]) -> None:
     made = byte_level(["<|end|>", "<|im_start|>", "<|im_end|>", "fox"])
     folder = save_tokenizer(tmp_path, made, **{"eos_token": "<|end|>", **settings})
@@ -123,9 +132,12 @@ def test_offsets_cover_the_text(tokenizers: dict[str, Path]) -> None:
         ({"tokenizer.json": "not json"}, "not a tokenizer that can be read"),
         ({"tokenizer_config.json": "{", "tokenizer.json": None}, "not valid JSON"),
         ({"tokenizer_config.json": "[]", "tokenizer.json": None}, "expected an object of settings"),
-        ({"tokenizer_config.json": '{"eos_token": "<none>"}', "tokenizer.json": None}, "the eos_token '<none>' of tokenizer_config.json is not in"),
+        (
+            {"tokenizer_config.json": '{"eos_token": "<none>"}', "tokenizer.json": None},
+            "the eos_token '<none>' of tokenizer_config.json is not in",
+        ),
     ],
-)  # fmt: skip
+)
 def test_broken_tokenizers(
     tokenizers: dict[str, Path], tmp_path: Path, files: dict[str, str | None], said: str
 ) -> None:

@@ -118,7 +118,7 @@ def test_alias_bomb() -> None:
 def test_merge_bomb() -> None:
     text = "{x: 1}"
     for level in range(12):
-        text = "{<<: [&m%d %s, %s]}" % (level, text, ", ".join([f"*m{level}"] * 9))
+        text = f"{{<<: [&m{level} {text}, {', '.join([f'*m{level}'] * 9)}]}}"
     assert "too large or too deep" in refusal("a: " + text)
 
 
@@ -146,12 +146,20 @@ def test_dotted() -> None:
 
 
 PLAIN = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False)
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False)
     | st.text(st.characters(exclude_categories=["Cs", "Cc"]))
-    | st.sampled_from(["2e-4", "1e5", "010", "089", "no", "null", "1.", ".5", "+7", "-", "~", "=", "<<", "- a", "a: b", "#"]),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(st.characters(categories=["L", "N", "P"]), min_size=1), inner, max_size=4),
+    | st.sampled_from(
+        ["2e-4", "1e5", "010", "089", "no", "null", "1.", ".5", "+7", "-", "~", "=", "<<", "- a", "a: b", "#"]
+    ),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.text(st.characters(categories=["L", "N", "P"]), min_size=1), inner, max_size=4)
+    ),
     max_leaves=12,
-)  # fmt: skip
+)
 
 
 @given(PLAIN)

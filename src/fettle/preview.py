@@ -17,6 +17,13 @@ from fettle.prepare import OverlongRowsError, Rows
 from fettle.tokenizer import Tokenizer
 
 BARS = " ▁▂▃▄▅▆▇█"
+LOSSES = {
+    "overlong": "longer than the limit",
+    "truncated": "truncated",
+    "dropped": "dropped for their length",
+    "unlabelled": "dropped because nothing of their response is left",
+    "empty": "dropped for an empty cell",
+}
 
 
 @dataclass
@@ -50,11 +57,12 @@ def show(rows: Rows, console: Console, examples: int) -> None:
                 if name == "training" and shown < examples:
                     shown += 1
                     console.print(_example(rows, index, one))
-    console.print(_legend())
-    console.print(_statistics(found, rows))
+    for part in (_legend(), _statistics(found, rows.limit), _losses(found, rows)):
+        console.print(part, end="\n\n")
+    top = max(max(lengths.total, default=1) for lengths in found.values())
     for name, lengths in found.items():
         if lengths.total:
-            console.print(_histogram(name, lengths.total))
+            console.print(_histogram(name, lengths.total, top))
 
 
 def _patiently(rows: Rows, name: str) -> Any:
@@ -114,24 +122,10 @@ def _legend() -> Text:
     )
 
 
-def _statistics(found: dict[str, Lengths], rows: Rows) -> Grid:
-    grid = Grid(title=f"tokens per row (limit {rows.limit or 'none'})", title_justify="left", header_style="bold")
-    columns = (
-        "split",
-        "rows",
-        "mean",
-        "median",
-        "95 %",
-        "longest",
-        "with loss",
-        "over limit",
-        "truncated",
-        "dropped",
-        "no label",
-        "empty",
-    )
-    for name in columns:
-        grid.add_column(name, justify="left" if name == "split" else "right")
+def _statistics(found: dict[str, Lengths], limit: int | None) -> Grid:
+    grid = Grid(title=f"tokens per row (limit: {limit or 'none'})", title_justify="left", title_style="bold", box=None)
+    for name in ("split", "rows", "mean", "median", "95 %", "longest", "with loss"):
+        grid.add_column(name, justify="left" if name == "split" else "right", header_style="dim")
     for name, lengths in found.items():
         ordered = sorted(lengths.total)
         count = len(ordered)
@@ -140,15 +134,26 @@ def _statistics(found: dict[str, Lengths], rows: Rows) -> Grid:
             share = sum(lengths.labelled) / sum(ordered)
             middle = (ordered[count // 2], ordered[min(count - 1, count * 95 // 100)], ordered[-1])
             figures = [f"{sum(ordered) / count:.0f}", *map(str, middle), f"{share:.0%}"]
-        losses = [
-            str(lengths.counts.get(key, 0)) for key in ("overlong", "truncated", "dropped", "unlabelled", "empty")
-        ]
-        grid.add_row(name, str(count), *figures, *losses)
+        grid.add_row(name, f"{count:,}", *figures)
     return grid
 
 
-def _histogram(name: str, lengths: list[int]) -> Text:
-    top = max(max(lengths), 1)
+def _losses(found: dict[str, Lengths], rows: Rows) -> Text:
+    """Which rows will not be seen as they are."""
+    said = []
+    for name, lengths in found.items():
+        counts = lengths.counts
+        parts = [f"{counts[key]:,} {words}" for key, words in LOSSES.items() if counts.get(key)]
+        if counts.get("overlong") and rows.overlong == "error":
+            parts.append("training will refuse them; set preprocessing.overlong_rows to truncate or drop")
+        if parts:
+            said.append(f"{name}: {', '.join(parts)}")
+    if not said:
+        return Text("no row is truncated, dropped or empty", style="green")
+    return Text("\n".join(said), style="yellow")
+
+
+def _histogram(name: str, lengths: list[int], top: int) -> Text:
     bins = [0] * 40
     for length in lengths:
         bins[min(39, length * 40 // (top + 1))] += 1

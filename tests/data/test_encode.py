@@ -146,3 +146,17 @@ def test_rows_keep_their_order(tokenizers: dict[str, Path], name: str) -> None:
     mixed = [apart("a", "b"), whole, apart("c", "d"), whole]
     assert encode_rows(mixed, tokenizer) == [encode_rows([one], tokenizer)[0] for one in mixed]
     assert encode_rows([], tokenizer) == []
+
+
+def test_a_token_across_the_end_of_an_answer_is_cut(tokenizers: dict[str, Path], name: str) -> None:
+    """Without a stop token "you." and the template's newline would be one token, half of it with loss."""
+    if name != "bare":
+        return
+    tokenizer = read(tokenizers, name)
+    text = "Assistant: Thank you."
+    assert tokenizer.encode([text], special=False)[0] != tokenizer.encode([text + "\n"], special=False)[0][:-1]
+    [row] = encode_rows(
+        [Rendered((("Assistant:", False), (" Thank you.", True), ("\n", False)), whole=True)], tokenizer
+    )
+    assert tokenizer.decode([i for i, trained in zip(row.ids, row.trained, strict=True) if trained]) == " Thank you."
+    assert tokenizer.decode(row.ids) == text + "\n"

@@ -129,10 +129,14 @@ def test_jsonl(write: Write) -> None:
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("{bad}", "not valid JSON"), ("[1]", 'expected an object such as {"input": ...}, got list'), ("3", "expected an object"),
-        ('{"a": 1', "not valid JSON"), ("[" * 100_000, "not valid JSON"), ('{"a": ' + "9" * 5000 + "}", "not valid JSON"),
+        ("{bad}", "not valid JSON"),
+        ("[1]", 'expected an object such as {"input": ...}, got list'),
+        ("3", "expected an object"),
+        ('{"a": 1', "not valid JSON"),
+        ("[" * 100_000, "not valid JSON"),
+        ('{"a": ' + "9" * 5000 + "}", "not valid JSON"),
     ],
-)  # fmt: skip
+)
 def test_jsonl_faults_name_the_line(write: Write, line: str, said: str) -> None:
     path = write("x.jsonl", f'{{"a": 1}}\n\n{line}\n')
     assert refusal(path).startswith(f"{path}:3: {said}")

@@ -174,16 +174,25 @@ def test_typed_parts_of_a_message() -> None:
         (3, "column 'messages': expected a list of messages with role and content, got int"),
         ([USER, "x"], "column 'messages', message 2: expected an object with role and content"),
         ([USER, {"content": "x"}], "column 'messages', message 2: expected an object with role and content"),
-        ([{"role": "human", "content": "x"}], "column 'messages', message 1: unknown role 'human' (one of system, user, assistant"),
+        (
+            [{"role": "human", "content": "x"}],
+            "column 'messages', message 1: unknown role 'human' (one of system, user, assistant",
+        ),
         ([{"role": ["user"], "content": "x"}], "column 'messages', message 1: unknown role ['user']"),
-        ([USER, {"role": "assistant", "content": None}], "column 'messages', message 2: content must be a text, got nothing"),
+        (
+            [USER, {"role": "assistant", "content": None}],
+            "column 'messages', message 2: content must be a text, got nothing",
+        ),
         ([USER, {"role": "assistant"}], "column 'messages', message 2: content must be a text, got nothing"),
         ([USER, {"role": "assistant", "content": 3}], "column 'messages', message 2: content must be a text, got int"),
-        ([{"role": "user", "content": [{"type": "image"}]}], "column 'messages', message 1: content parts other than text are not available"),
+        (
+            [{"role": "user", "content": [{"type": "image"}]}],
+            "column 'messages', message 1: content parts other than text are not available",
+        ),
         ([USER, {**ANSWER, "weight": 0}], "column 'messages', message 2: 'weight' per message is not available yet"),
         ([USER], "column 'messages': there is no assistant message, so nothing in this row carries loss"),
     ],
-)  # fmt: skip
+)
 def test_conversations_that_cannot_be_used(cell: Any, said: str) -> None:
     with pytest.raises(DataError) as caught:
         conversations([USER, ANSWER], cell)

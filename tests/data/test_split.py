@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from datetime import date, datetime
 from typing import Any
@@ -36,7 +37,7 @@ def divided(cells: list[Any], how: Any, seed: int = 42, **keys: Any) -> Splits:
 
 
 def complete(parts: Splits, count: int) -> bool:
-    return list(parts) == list(NAMES) and sorted(sum(parts.values(), [])) == list(range(count))
+    return list(parts) == list(NAMES) and sorted(itertools.chain(*parts.values())) == list(range(count))
 
 
 @given(CELLS, SHARES, st.integers(0, 3))
@@ -150,4 +151,4 @@ def test_sample_size_and_ratio() -> None:
 
 def test_only_sampled_rows_are_divided() -> None:
     parts = divided(["x"] * 100, RandomSplit(type="random"), sample_size=10)
-    assert sorted(sum(parts.values(), [])) == sample(100, Preprocessing(sample_size=10), 42)
+    assert sorted(itertools.chain(*parts.values())) == sample(100, Preprocessing(sample_size=10), 42)

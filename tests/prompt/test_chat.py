@@ -27,7 +27,11 @@ LLAMA2 = (
     "{% else %}{{ raise_exception('Only user and assistant roles are supported!') }}{% endif %}{% endfor %}"
 )
 TRIMMED = CHATML.replace("message['content']", "message['content'] | trim")
-JSONS = "{% for m in messages %}{{ m | tojson(separators=(',', ':'), sort_keys=True) }}{{ [1, {'ü': 2}] | tojson(indent=2) }}{% if loop.index > 2 %}{% break %}{% endif %}{% endfor %}{{ documents is none }}{{ tools is none }}{{ bos_token is defined }}"
+JSONS = (
+    "{% for m in messages %}{{ m | tojson(separators=(',', ':'), sort_keys=True) }}"
+    "{{ [1, {'ü': 2}] | tojson(indent=2) }}"
+    "{% if loop.index > 2 %}{% break %}{% endif %}{% endfor %}{{ documents is none }}{{ tools is none }}{{ bos_token is defined }}"
+)
 ONE: Turns = [{"role": "user", "content": "What is 1 + 1?"}, {"role": "assistant", "content": "2, I think. 🙂"}]
 MANY: Turns = [
     {"role": "system", "content": "Be brief."},
@@ -118,7 +122,10 @@ def test_conversation_that_starts_with_the_assistant() -> None:
 def test_an_empty_answer_is_marked_as_well() -> None:
     empty = {"role": "assistant", "content": ""}
     assert said(chat(MARKED), [ONE[0], empty, *ONE]) == ["<|im_end|>", "2, I think. 🙂<|im_end|>"]
-    around = "{% for m in messages %}{% if m.role == 'assistant' %}{% generation %}{{ m.content }}{% endgeneration %}{% else %}{{ m.content }}{% endif %}|{% endfor %}"
+    around = (
+        "{% for m in messages %}{% if m.role == 'assistant' %}{% generation %}{{ m.content }}{% endgeneration %}"
+        "{% else %}{{ m.content }}{% endif %}|{% endfor %}"
+    )
     assert said(chat(around), [ONE[0], empty, *ONE]) == ["", "2, I think. 🙂"]
 
 
@@ -144,7 +151,10 @@ def test_a_generation_prompt_that_no_answer_starts_with_is_refused() -> None:
 
 
 def test_some_turns_marked_only() -> None:
-    last = "{% for m in messages %}{% if m.role == 'assistant' and loop.last %}{% generation %}{{ m.content }}{% endgeneration %}{% else %}{{ m.content }}{% endif %}{% endfor %}"
+    last = (
+        "{% for m in messages %}{% if m.role == 'assistant' and loop.last %}{% generation %}{{ m.content }}{% endgeneration %}"
+        "{% else %}{{ m.content }}{% endif %}{% endfor %}"
+    )
     with pytest.raises(DataError, match="marks 1 of 2 assistant turns"):
         chat(last).spans(MANY)
 

@@ -51,7 +51,7 @@ def test_a_cell_that_is_no_number(cell: object) -> None:
 
 @pytest.mark.parametrize("spec", ["99999f", ".999f", "f" * 9, "d", "s", "<9", "*>9.2f", "{b}", "٣f", "1_000f", "%"])
 def test_format_specs_other_than_a_sane_number(spec: str) -> None:
-    with pytest.raises(ValueError, match="has a format other than a number's|is no valid|Single|expected '}'"):
+    with pytest.raises(ValueError, match=r"has a format other than a number's|Single|expected '}'"):
         placeholders("{a:" + spec + "}")
 
 

@@ -37,15 +37,20 @@ def find(name: str, folder: Path) -> list[Path]:
     for base in (folder, Path.cwd()):
         path = base / name
         if os.path.exists(path):  # unlike Path.exists, also for a name too long for the system
-            return [path]
+            return [_shown(path)]
         matches = sorted(glob.glob(str(path), recursive=True)) if any(mark in name for mark in "*?[") else []
         if matches:
-            return [Path(match) for match in matches]
+            return [_shown(Path(match)) for match in matches]
     parent = (folder / name).parent
     beside = [entry.name for entry in parent.glob("*")] if os.path.isdir(parent) else []
     raise MissingFileError(
         f"{name}: no such file{nearest(Path(name).name, beside)} (looked in {folder} and {Path.cwd()})"
     )
+
+
+def _shown(path: Path) -> Path:
+    """The path as a user in the working folder would write it."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def is_hub_name(name: str, folder: Path) -> bool:

@@ -57,7 +57,10 @@ def _loss(steps: Sequence[Mapping[str, Any]], evaluations: Sequence[Mapping[str,
         axes.plot([record["step"] for record in evaluations], [record["loss"] for record in evaluations], color=VALIDATION, marker="o", markersize=4, label="validation")  # fmt: skip
         best = min(evaluations, key=lambda record: record["loss"])
         axes.annotate(f"{best['loss']:.3f}", (best["step"], best["loss"]), textcoords="offset points", xytext=(0, 8), ha="center", fontsize=8, color=VALIDATION)  # fmt: skip
-    axes.set_ylim(bottom=0)
+    if min(losses) > 0 and max(losses) > 20 * min(losses):  # a steep fall would leave nothing to see on a linear axis
+        axes.set_yscale("log")
+    else:
+        axes.set_ylim(bottom=0)
     axes.legend(frameon=False)
     return _write(figure, path)
 

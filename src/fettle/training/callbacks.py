@@ -104,6 +104,7 @@ class Display(Callback):
         self.progress: Progress | None = None
         self.total = 0
         self.told = 0.0
+        self.speed = 0.0  # smoothed over about ten steps
 
     def on_train_start(self, about: Record) -> None:
         self.total = about["total_steps"]
@@ -117,7 +118,8 @@ class Display(Callback):
         self.task = self.progress.add_task("training", total=self.total, completed=about["start_step"], shown="")
 
     def on_step(self, record: Record) -> None:
-        shown = f"loss {record['loss']:.4f} · {record['tokens_per_second']:,.0f} tokens/s · {memory_in_use() / 2**30:.1f} GiB"
+        self.speed += 0.1 * (record["tokens_per_second"] - self.speed) if self.speed else record["tokens_per_second"]
+        shown = f"loss {record['loss']:.4f} · {self.speed:,.0f} tokens/s · {memory_in_use() / 2**30:.1f} GiB"
         if self.progress is not None:
             self.progress.update(self.task, completed=record["step"], shown=shown)
         elif time.monotonic() - self.told >= self.PLAIN_SECONDS or record["step"] == self.total:
@@ -131,7 +133,7 @@ class Display(Callback):
         )
 
     def on_message(self, text: str) -> None:
-        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self.console.print(text, highlight=False, markup=False, soft_wrap=not self.console.is_terminal)
 
     def on_train_end(self, summary: Record) -> None:
         if self.progress is not None:
