@@ -31,9 +31,10 @@ def shown(folder: Path, data: Any, examples: int = 3, **changes: Any) -> str:
     return stream.getvalue()
 
 
-def line(text: str, start: str) -> list[str]:
-    found = next(line for line in text.splitlines() if line.strip("│ ").startswith(start))
-    return [cell.strip() for cell in found.replace("┃", "│").strip("│ ").split("│")]
+def figures(text: str, split: str) -> list[str]:
+    """The cells of a split in the table of lengths."""
+    below = text[text.index("tokens per row") :]
+    return next(line.split() for line in below.splitlines() if line.strip().startswith(split))
 
 
 def test_rows_and_statistics(tmp_path: Path) -> None:
@@ -42,28 +43,30 @@ def test_rows_and_statistics(tmp_path: Path) -> None:
     assert text.count("tokens, ") == 3
     assert text.count("Antwort: ü [bold]x[/bold]<|im_end|>") == 3
     assert "│ Q: Question 0?" in text
-    assert "tokens per row (limit 512)" in text
-    assert line(text, "training")[1] == "14"
-    assert line(text, "validation")[1] == "2"
-    assert line(text, "test")[1] == "4"
+    assert "tokens per row (limit: 512)" in text
+    assert [figures(text, name)[1] for name in ("training", "validation", "test")] == ["14", "2", "4"]
+    assert "no row is truncated, dropped or empty" in text
+
+
+ROWS = [("x", "yes"), ("x", "word " * 600), ("word " * 600, "yes"), (None, "yes")]
+DATA = [{"question": question, "answer": answer, "split": 0} for question, answer in ROWS]
 
 
 def test_counts_of_what_does_not_fit(tmp_path: Path) -> None:
-    rows = [("x", "yes"), ("x", "word " * 600), ("word " * 600, "yes"), (None, "yes")]
-    data = [{"question": q, "answer": a, "split": 0} for q, a in rows]
     keys = {"split": "fixed", "overlong_rows": "truncate"}
-    text = shown(
-        tmp_path, data, preprocessing=keys, input_features__0__preprocessing={"missing_value_strategy": "drop_row"}
-    )
-    cells = line(text, "training")
-    assert cells[1] == "2"
-    assert cells[5] == "512"
-    assert cells[7:] == ["2", "1", "0", "1", "1"]
+    drop = {"missing_value_strategy": "drop_row"}
+    text = shown(tmp_path, DATA, preprocessing=keys, input_features__0__preprocessing=drop)
+    assert figures(text, "training")[:2] == ["training", "2"]
+    assert figures(text, "training")[5] == "512"
+    assert (
+        "training: 2 longer than the limit, 1 truncated, 1 dropped because nothing of their response is left, "
+        "1 dropped for an empty cell\n"
+    ) in text
 
 
 def test_overlong_rows_are_counted_not_refused(tmp_path: Path) -> None:
-    data = [{"question": "x", "answer": "word " * 600, "split": 0}, {"question": "x", "answer": "y", "split": 0}]
-    assert line(shown(tmp_path, data, preprocessing__split="fixed"), "training")[7] == "1"
+    text = shown(tmp_path, DATA[:2], preprocessing__split="fixed")
+    assert "training: 1 longer than the limit, training will refuse them; set preprocessing.overlong_rows" in text
 
 
 def test_a_faulty_row_is_an_error(tmp_path: Path) -> None:

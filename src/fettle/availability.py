@@ -31,6 +31,7 @@ NOT_YET: tuple[tuple[str, tuple[object, ...]], ...] = (
     ("trainer.type", ("none", "finetune")),
     ("trainer.layers_to_freeze_regex", ()),
     ("trainer.model_soup", ()),
+    ("trainer.compile", ()),
     ("generation.max_length", ()),
     ("generation.min_length", ()),
     ("generation.early_stopping", ()),

@@ -111,7 +111,7 @@ def load(source: str | os.PathLike[str] | Mapping[str, Any], overrides: Sequence
     config, found = _validate(document)
     if faults or found or config is None:
         raise ConfigError(_in_order([*faults, *found]))
-    return Loaded(config, document.data, text, folder, tuple(_without_effect(document)))
+    return Loaded(config, document.data, text, folder, tuple(_without_effect(document, config)))
 
 
 def _read(source: str | os.PathLike[str] | Mapping[str, Any]) -> tuple[Document, str, Path]:
@@ -254,7 +254,9 @@ def _in_order(faults: list[Fault]) -> list[Fault]:
     return sorted(dict.fromkeys(faults), key=line)
 
 
-def _without_effect(document: Document) -> list[str]:
+def _without_effect(document: Document, config: Config) -> list[str]:
+    """Warnings about keys that are set but change nothing."""
     why = dict(availability.NO_EFFECT)
     keys = availability.set_keys(Config, document.data, iter(why))
-    return [f"{document.place(at)}: {dotted(at)}: has no effect: {why[key]}" for key, at, _ in keys]
+    idle = [f"{document.place(at)}: {dotted(at)}: {said}" for at, said in crosschecks.idle(config)]
+    return idle + [f"{document.place(at)}: {dotted(at)}: has no effect: {why[key]}" for key, at, _ in keys]

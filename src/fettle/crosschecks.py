@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 Faults = Iterator[tuple[Path, str]]
 
-TEXT_METRICS = ("loss", "perplexity", "next_token_accuracy", "token_accuracy")
+TEXT_METRICS = ("loss", "perplexity", "next_token_accuracy")
 
 
 def run(config: Config, raw: Mapping[str, Any]) -> Faults:
@@ -34,6 +34,53 @@ def run(config: Config, raw: Mapping[str, Any]) -> Faults:
     yield from _generation(config)
     if config.adapter is not None and raw.get("adapters") is not None:
         yield ("adapters",), "give either adapter or adapters"
+
+
+# Keys that act only under one value of another key: learning-rate shapes, and sampling.
+_SHAPES = {
+    "decay_rate": ("exponential",), "decay_steps": ("exponential",), "staircase": ("exponential",),
+    "t_0": ("cosine",), "t_mult": ("cosine",), "eta_min": ("cosine",),
+    "max_lr": ("one_cycle",), "pct_start": ("one_cycle",), "div_factor": ("one_cycle",), "final_div_factor": ("one_cycle",),
+    "inverse_sqrt_warmup_steps": ("inverse_sqrt",), "polynomial_power": ("polynomial",), "polynomial_end_lr": ("polynomial",),
+    "wsd_warmup_fraction": ("wsd",), "wsd_stable_fraction": ("wsd",), "wsd_decay_fraction": ("wsd",),
+    "warmup_fraction": (None, "linear", "exponential", "cosine", "polynomial"),
+    "warmup_evaluations": (None, "linear", "exponential", "cosine", "polynomial"),
+}  # fmt: skip
+_SAMPLING = ("temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
+
+
+def idle(config: Config) -> Faults:
+    """(path, why) of keys that were set but cannot act beside the others."""
+    trainer = config.trainer
+    if isinstance(trainer, FinetuneTrainer):
+        schedule = trainer.learning_rate_scheduler
+        for key in schedule.model_fields_set & _SHAPES.keys():
+            if schedule.decay not in _SHAPES[key]:
+                yield (
+                    ("trainer", "learning_rate_scheduler", key),
+                    f"has no effect with decay: {schedule.decay or 'null'}",
+                )
+        if trainer.train_steps is not None and "epochs" in trainer.model_fields_set:
+            yield ("trainer", "epochs"), "has no effect, because train_steps is given"
+        if "profiler" in trainer.model_fields_set and not trainer.enable_profiling:
+            yield ("trainer", "profiler"), "has no effect without enable_profiling: true"
+        if "regularization_type" in trainer.model_fields_set and not trainer.regularization_lambda:
+            yield ("trainer", "regularization_type"), "has no effect while regularization_lambda is 0"
+    else:
+        for key in sorted(trainer.model_fields_set - {"type", "skip_all_evaluation"}):
+            yield ("trainer", key), "has no effect with trainer.type: none"
+    if not config.generation.do_sample:
+        for key in sorted(config.generation.model_fields_set & set(_SAMPLING)):
+            yield ("generation", key), "has no effect with do_sample: false"
+    if config.dataset.format == "messages":
+        for key in ("input_features", "output_features"):
+            if getattr(config, key):
+                yield (
+                    (key,),
+                    "has no effect on conversations beyond naming the predictions"
+                    if key[0] == "o"
+                    else "has no effect on conversations",
+                )
 
 
 def _features(config: Config) -> Faults:
@@ -136,7 +183,8 @@ def _trainer(config: Config) -> Faults:
         yield ("trainer", "validation_metric"), "combined has only the metric loss"
     if isinstance(trainer, FinetuneTrainer):
         yield from _batches(trainer)
-        yield from _modes(trainer)
+        yield from _modes(config, trainer)
+        yield from _plateaus(trainer)
 
 
 def _batches(trainer: FinetuneTrainer) -> Faults:
@@ -153,7 +201,7 @@ def _batches(trainer: FinetuneTrainer) -> Faults:
         yield at, f"{effective} is more than max_batch_size {trainer.max_batch_size}"
 
 
-def _modes(trainer: FinetuneTrainer) -> Faults:
+def _modes(config: Config, trainer: FinetuneTrainer) -> Faults:
     if trainer.use_mixed_precision is not None and trainer.precision != "auto":
         yield ("trainer", "use_mixed_precision"), "give either use_mixed_precision or precision"
     if trainer.optimizer.type == "sgd_8bit" and trainer.optimizer.momentum == 0:
@@ -166,6 +214,9 @@ def _modes(trainer: FinetuneTrainer) -> Faults:
         yield ("trainer", "optimizer", "nesterov"), "needs a momentum above 0 and no dampening"
     if trainer.optimizer.type == "adafactor" and trainer.optimizer.relative_step and trainer.optimizer.lr is not None:
         yield ("trainer", "optimizer", "lr"), "cannot be given together with relative_step"
+    plus = config.adapter.loraplus_lr_ratio if isinstance(config.adapter, LoraFamily) else None
+    if plus is not None and trainer.optimizer.type in ("lbfgs", "muon", "adafactor"):
+        yield ("adapter", "loraplus_lr_ratio"), f"cannot be combined with the optimizer {trainer.optimizer.type}"
     if trainer.optimizer.type == "schedule_free_adamw" and trainer.learning_rate_scheduler.decay is not None:
         yield ("trainer", "learning_rate_scheduler", "decay"), "schedule_free_adamw needs decay: null"
 
@@ -190,6 +241,19 @@ def _schedule(config: Config) -> Faults:
                 (*owner, name),
                 f"expected one of {', '.join(TEXT_METRICS)}, got {metric!r}{nearest(metric, TEXT_METRICS)}",
             )
+
+
+def _plateaus(trainer: FinetuneTrainer) -> Faults:
+    """Training is watched step by step, and a step knows its loss only."""
+    schedule = trainer.learning_rate_scheduler
+    for path, count, split, metric in (
+        (("trainer", "learning_rate_scheduler", "reduce_eval_metric"), schedule.reduce_on_plateau, schedule.reduce_eval_split, schedule.reduce_eval_metric),
+        (("trainer", "increase_batch_size_eval_metric"), trainer.increase_batch_size_on_plateau, trainer.increase_batch_size_eval_split, trainer.increase_batch_size_eval_metric),
+    ):  # fmt: skip
+        if count and split == "training" and metric != "loss":
+            yield path, "the training split is watched by its loss only; watch validation for other metrics"
+        if count and split == "test":
+            yield (*path[:-1], path[-1].replace("metric", "split")), "the test split is not looked at during training"
 
 
 def _adapter(config: Config) -> Faults:

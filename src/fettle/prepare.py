@@ -218,7 +218,7 @@ class Rows:
                     counts["dropped"] = counts.get("dropped", 0) + 1
                     continue
                 one = one.cut(self.limit)
-                if any(one.trained[1:]):
+                if self.overlong == "truncate" and any(one.trained[1:]):
                     counts["truncated"] = counts.get("truncated", 0) + 1
             if not any(one.trained[1:]):
                 if self.limit is None or len(one.ids) < self.limit:

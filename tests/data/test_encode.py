@@ -153,10 +153,8 @@ def test_a_token_across_the_end_of_an_answer_is_cut(tokenizers: dict[str, Path],
     if name != "bare":
         return
     tokenizer = read(tokenizers, name)
-    text = "Assistant: Thank you."
+    text = "x|Thank you."
     assert tokenizer.encode([text], special=False)[0] != tokenizer.encode([text + "\n"], special=False)[0][:-1]
-    [row] = encode_rows(
-        [Rendered((("Assistant:", False), (" Thank you.", True), ("\n", False)), whole=True)], tokenizer
-    )
-    assert tokenizer.decode([i for i, trained in zip(row.ids, row.trained, strict=True) if trained]) == " Thank you."
+    [row] = encode_rows([Rendered((("x|", False), ("Thank you.", True), ("\n", False)), whole=True)], tokenizer)
+    assert tokenizer.decode([i for i, trained in zip(row.ids, row.trained, strict=True) if trained]) == "Thank you."
     assert tokenizer.decode(row.ids) == text + "\n"

@@ -185,7 +185,7 @@ class TextOutput(OutputSection):
 
     type: Literal["text"]
     """`text`."""
-    default_validation_metric: str = "loss"
+    default_validation_metric: Literal["loss"] = "loss"
     """Metric watched when trainer.validation_metric is null."""
     class_similarities: list[Any] | None = None
     """Not used by language models."""

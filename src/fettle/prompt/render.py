@@ -133,6 +133,10 @@ def renderer(section: Prompt, row_format: str, chat_template: str | None, bos: s
         raise DataError(
             "the tokenizer has no chat template; set prompt.chat_template: plain (or chatml, or a Jinja file)"
         )
+    if row_format == "messages" and (section.template is not None or section.task is not None):
+        raise DataError(
+            "prompt.template and prompt.task have no place in conversations, which the chat template renders; remove them"
+        )
     if section.system is not None and not chat:
         raise DataError("prompt.system needs a chat template; set prompt.use_chat_template: true")
     template = section.template

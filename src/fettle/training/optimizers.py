@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from fettle.errors import MissingExtraError
+from fettle.errors import ConfigError, Fault, MissingExtraError
 from fettle.training import optimizer_config as sections
 
 _TORCH = {
@@ -55,7 +55,7 @@ def build(
     if kind == "schedule_free_adamw":
         return _library("schedulefree").AdamWScheduleFree(groups, lr=rate, **options)  # type: ignore[no-any-return]
     if kind in _BITSANDBYTES:
-        return _bitsandbytes(kind, groups, rate, options)
+        return _bitsandbytes(section, groups, rate, options)
     builder = getattr(torch.optim, _TORCH[kind])
     if kind in ("adam", "adamw", "sgd"):
         options["fused"] = True  # one kernel for all weights
@@ -82,18 +82,25 @@ def _adafactor(groups: list[dict[str, Any]], rate: float, options: dict[str, Any
 
 
 def _bitsandbytes(
-    kind: str, groups: list[dict[str, Any]], rate: float, options: dict[str, Any]
+    section: Any, groups: list[dict[str, Any]], rate: float, options: dict[str, Any]
 ) -> torch.optim.Optimizer:
-    builder = getattr(_library("bitsandbytes", "optimizers").optim, _BITSANDBYTES[kind])
+    kind = section.type
+    builder = getattr(_library("bitsandbytes").optim, _BITSANDBYTES[kind])
     taken = inspect.signature(builder.__init__).parameters
+    for key in options.keys() - taken.keys():
+        if key in section.model_fields_set and options[key] != type(section).model_fields[key].default:
+            said = f"has no effect in the installed bitsandbytes' {_BITSANDBYTES[kind]}; remove it"
+            raise ConfigError([Fault("", f"trainer.optimizer.{key}", said)])
     return builder(groups, lr=rate, **{key: value for key, value in options.items() if key in taken})  # type: ignore[no-any-return]
 
 
-def _library(name: str, extra: str = "optimizers") -> Any:
+def _library(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError:
-        raise MissingExtraError(f"trainer.optimizer needs the package {name}: pip install 'fettle[{extra}]'") from None
+        raise MissingExtraError(
+            f"trainer.optimizer needs the package {name}: pip install 'fettle[optimizers]'"
+        ) from None
 
 
 class MuonWithAdamW(torch.optim.Optimizer):

@@ -113,8 +113,6 @@ def build_model(config: Config, base: Base, device: str, precision: str) -> Any:
             # the method's name since transformers 5.20 or so, and the one before
             enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
             enable({"use_reentrant": False})
-        if section.compile:
-            model.compile(dynamic=True)
     return model
 
 
