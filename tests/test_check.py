@@ -153,8 +153,26 @@ def test_exit_status_and_what_is_said(tmp_path: Path) -> None:
     assert "fault: x.csv:32: column 'question' is empty" in done.stdout.replace(f"{tmp_path}/", "")
     assert done.stdout.endswith("1 fault\n")
     done = cli(tmp_path, "check", "--config", "run.yaml", "trainer.epoch=3", "adaptr=lora")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == (
-        "error: command line: adaptr: unknown key, did you mean 'adapter'?\n"
-        "       command line: trainer.epoch: unknown key, did you mean 'epochs'?\n"
+    assert done.returncode == 1
+    told = done.stdout.split("\n")
+    assert "fault: command line: adaptr: unknown key, did you mean 'adapter'?" in told
+    assert "fault: command line: trainer.epoch: unknown key, did you mean 'epochs'?" in told
+    assert told[-2] == "3 faults"
+
+
+def test_faults_of_config_rows_and_base_are_told_together(tmp_path, capsys):
+    from fettle.cli import main
+
+    rows = ['{"text": "a", "loud": "A"}', '{"text": "", "loud": "B"}', '{"text": "c", "loud": null}']
+    (tmp_path / "rows.jsonl").write_text("\n".join(rows * 5))
+    (tmp_path / "run.yaml").write_text(
+        "model_type: llm\nbase_model: fettle:pocket\ninput_features: [{name: text, type: text}]\n"
+        "output_features: [{name: loud, type: text}]\ntrainer: {type: finetune, epoch: 3}\n"
     )
+    with pytest.raises(SystemExit) as ended:
+        main(["check", "--config", str(tmp_path / "run.yaml"), "--dataset", str(tmp_path / "rows.jsonl")])
+    told = capsys.readouterr().out
+    assert ended.value.code == 1
+    assert "trainer.epoch: unknown key, did you mean 'epochs'?" in told
+    assert told.count("is empty") == 10
+    assert told.count("rows.jsonl:2: column 'text' is empty") == 1

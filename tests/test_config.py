@@ -332,9 +332,6 @@ NUMERIC_NAMES = {
 }
 
 
-@pytest.mark.xfail(
-    strict=True, reason="run.filled_text writes by yaml.safe_dump; fettle.yamlfile.dump quotes what our reader needs"
-)
 def test_the_filled_config_keeps_texts_that_look_like_numbers(config: Change) -> None:
     first = load(config(**NUMERIC_NAMES))
     assert load(filled_text(first.config, {})).config == first.config

@@ -111,7 +111,7 @@ RULES: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"trainer__validation_metric": "los"},
-        "trainer.validation_metric: expected one of loss, perplexity, next_token_accuracy, token_accuracy, got 'los', did you mean 'loss'?",
+        "trainer.validation_metric: expected one of loss, perplexity, next_token_accuracy, got 'los', did you mean 'loss'?",
     ),
     (
         {"trainer__validation_field": "question"},

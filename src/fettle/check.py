@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from fettle import base
 from fettle.config import Config, Loaded
 from fettle.data.encode import encode_rows
-from fettle.errors import DataError, FettleError
+from fettle.errors import DataError, Fault, FettleError
 from fettle.hardware import facts, plan
 from fettle.model.adapter_config import LoraFamily
 from fettle.prepare import CHUNK, SHOWN, Rows, Sources
 from fettle.rows import Rendered
 from fettle.tokenizer import Tokenizer
 from fettle.training.config import FinetuneTrainer
+
+ROW_FAULTS = 10  # rows that are named one by one
 
 
 @dataclass
@@ -53,6 +56,28 @@ def run(loaded: Loaded, sources: Sources, seed: int) -> Report:
     except FettleError as error:
         report.faults.append(str(error))
     _look_at_hardware(config, found, longest, report)
+    return report
+
+
+# Sections without which it is open how rows are to be read.
+_DECISIVE = ("model_type", "base_model", "input_features", "output_features", "dataset", "prompt", "preprocessing")
+
+
+def run_beside(faults: Sequence[Fault], loaded: Loaded | None, given: Sequence[Any], seed: int) -> Report:
+    """Check what can be checked beside the faults that the config itself has.
+
+    Args:
+        loaded: the config without its faulty keys, if anything is left.
+        given: dataset, training_set, validation_set and test_set of the command line.
+    """
+    report = Report()
+    open_questions = any(fault.path.partition(".")[0].partition("[")[0] in _DECISIVE for fault in faults)
+    if loaded is not None and not open_questions:
+        try:
+            report = run(loaded, Sources.of(loaded.config, *given), seed)
+        except FettleError as error:
+            report.faults.append(str(error))
+    report.faults[:0] = [str(fault) for fault in faults]
     return report
 
 
@@ -107,6 +132,8 @@ def _look_at_rows(rows: Rows, report: Report) -> int:
     rows.renderer  # noqa: B018 -- raises when rows need a chat template that is not there
     if config.trainer.type == "none":
         return 0
+    if rows.divided_already and "split" in config.preprocessing.model_fields_set:
+        report.warnings.append("preprocessing.split: has no effect, because the data come divided")
     if not splits["training"]:
         report.faults.append("no row is left to train on; preprocessing.split gives none to training")
     if not splits["validation"] and not config.trainer.skip_all_evaluation:
@@ -114,25 +141,43 @@ def _look_at_rows(rows: Rows, report: Report) -> int:
             "there are no validation rows: no early stopping, and the last weights are kept, not the best"
         )
     longest, overlong = 0, []
+    faults: list[str] = []
     for name in splits:
         for start in range(0, len(splits[name]), CHUNK):
-            for index, length in _lengths(rows, splits[name][start : start + CHUNK]):
+            for index, length in _lengths(rows, splits[name][start : start + CHUNK], faults):
                 longest = max(longest, length)
                 if rows.limit is not None and length > rows.limit:
                     overlong.append((index, length))
+    report.faults += faults[:ROW_FAULTS]
+    if len(faults) > ROW_FAULTS:
+        report.faults.append(f"and {len(faults) - ROW_FAULTS:,} more rows with faults like these")
     if overlong:
         _tell_overlong(rows, overlong, report)
     return min(longest, rows.limit) if rows.limit is not None else longest
 
 
-def _lengths(rows: Rows, indices: list[int]) -> Iterator[tuple[int, int]]:
+def _texts(rows: Rows, indices: list[int], faults: list[str]) -> Iterator[tuple[int, Rendered]]:
+    """The rows that can be rendered; where one cannot, its neighbours are looked at one by one, so that all are told."""
+    try:
+        found = list(rows.rendered(indices))
+    except DataError as error:
+        if len(indices) == 1:
+            faults.append(str(error))
+            return
+        for index in indices:
+            yield from _texts(rows, [index], faults)
+        return
+    for index, text in found:
+        if text is not None and _learnable(text, rows.tokenizer):
+            yield index, text
+        elif text is not None:
+            faults.append(f"{rows.table.place(index)}: nothing in this row carries loss (its response is empty)")
+
+
+def _lengths(rows: Rows, indices: list[int], faults: list[str]) -> Iterator[tuple[int, int]]:
     """(index, tokens) of rows; rows that cannot be too long are bounded by their bytes instead of being encoded."""
     unsure: list[tuple[int, Rendered]] = []
-    for index, text in rows.rendered(indices):
-        if text is None:
-            continue
-        if not _learnable(text, rows.tokenizer):
-            raise DataError(f"{rows.table.place(index)}: nothing in this row carries loss (its response is empty)")
+    for index, text in _texts(rows, indices, faults):
         whole = text.text
         if rows.limit is not None and whole.isascii() and len(whole) + 4 <= rows.limit:
             yield index, len(whole) // 3

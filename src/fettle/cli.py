@@ -215,9 +215,11 @@ def _generate(arguments: argparse.Namespace) -> int:
 
 def _check(arguments: argparse.Namespace) -> int:
     from fettle import check
+    from fettle.config import examine
 
-    loaded, sources = _loaded(arguments)
-    report = check.run(loaded, sources, arguments.random_seed)
+    loaded, faults = examine(_source(arguments), arguments.overrides)
+    given = (arguments.dataset, arguments.training_set, arguments.validation_set, arguments.test_set)
+    report = check.run_beside(faults, loaded, given, arguments.random_seed)
     for note in report.notes:
         print(note)
     for warning in report.warnings:

@@ -100,6 +100,20 @@ def load(source: str | os.PathLike[str] | Mapping[str, Any], overrides: Sequence
         MissingFileError: the file does not exist.
         ConfigError: the config is wrong; `.faults` lists everything that is.
     """
+    loaded, faults = examine(source, overrides)
+    if faults or loaded is None:
+        raise ConfigError(faults)
+    return loaded
+
+
+def examine(
+    source: str | os.PathLike[str] | Mapping[str, Any], overrides: Sequence[str] = ()
+) -> tuple[Loaded | None, list[Fault]]:
+    """What `load` reads, and every fault; a config with faults is given without the keys that have them, if that leaves one.
+
+    Raises:
+        MissingFileError, ConfigError: there is nothing that could be read any further.
+    """
     document, text, folder = _read(source)
     faults = list(document.faults)
     if not isinstance(document.data, dict):
@@ -109,9 +123,10 @@ def load(source: str | os.PathLike[str] | Mapping[str, Any], overrides: Sequence
         faults += _lay(document, override)
         faults += _shorten(document)
     config, found = _validate(document)
-    if faults or found or config is None:
-        raise ConfigError(_in_order([*faults, *found]))
-    return Loaded(config, document.data, text, folder, tuple(_without_effect(document, config)))
+    faults = _in_order([*faults, *found])
+    if config is None:
+        return None, faults
+    return Loaded(config, document.data, text, folder, tuple(_without_effect(document, config))), faults
 
 
 def _read(source: str | os.PathLike[str] | Mapping[str, Any]) -> tuple[Document, str, Path]:

@@ -44,9 +44,14 @@ def train(source: str, arguments: argparse.Namespace) -> int:
             data = {f"{key}_set": described["dataset"].get(key) for key in ("training", "validation", "test")}
     model = Model(source, overrides)
     options: dict[str, Any] = {
-        **data, "experiment_name": arguments.experiment_name, "model_name": arguments.model_name, "output_directory": arguments.output_directory,
-        "model_resume_path": arguments.model_resume_path, "random_seed": seed, "callbacks": [Display(default_console())],
-    }  # fmt: skip
+        **data,
+        "experiment_name": arguments.experiment_name,
+        "model_name": arguments.model_name,
+        "output_directory": arguments.output_directory,
+        "model_resume_path": arguments.model_resume_path,
+        "random_seed": seed,
+        "callbacks": [Display(default_console())],
+    }
     if arguments.verb == "experiment":
         _, statistics, prepared, path = model.experiment(dataset, eval_split=arguments.eval_split, **options)
         results = TrainingResults(statistics, prepared, path)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from fettle.errors import nearest
 from fettle.model.adapter_config import LoraFamily
 from fettle.prompt.config import RESERVED, placeholders
+from fettle.section import Section
 from fettle.training.config import FinetuneTrainer
 from fettle.yamlfile import Path
 
@@ -54,23 +55,25 @@ def idle(config: Config) -> Faults:
     trainer = config.trainer
     if isinstance(trainer, FinetuneTrainer):
         schedule = trainer.learning_rate_scheduler
-        for key in schedule.model_fields_set & _SHAPES.keys():
+        for key in sorted(_changed(schedule) & _SHAPES.keys()):
             if schedule.decay not in _SHAPES[key]:
                 yield (
                     ("trainer", "learning_rate_scheduler", key),
                     f"has no effect with decay: {schedule.decay or 'null'}",
                 )
-        if trainer.train_steps is not None and "epochs" in trainer.model_fields_set:
+        if trainer.train_steps is not None and "epochs" in _changed(trainer):
             yield ("trainer", "epochs"), "has no effect, because train_steps is given"
-        if "profiler" in trainer.model_fields_set and not trainer.enable_profiling:
+        if "profiler" in _changed(trainer) and not trainer.enable_profiling:
             yield ("trainer", "profiler"), "has no effect without enable_profiling: true"
-        if "regularization_type" in trainer.model_fields_set and not trainer.regularization_lambda:
+        if "regularization_type" in _changed(trainer) and not trainer.regularization_lambda:
             yield ("trainer", "regularization_type"), "has no effect while regularization_lambda is 0"
     else:
-        for key in sorted(trainer.model_fields_set - {"type", "skip_all_evaluation"}):
+        for key in sorted(
+            _changed(trainer) - {"type", "skip_all_evaluation", "packing", "packing_max_sequences_per_pack"}
+        ):
             yield ("trainer", key), "has no effect with trainer.type: none"
     if not config.generation.do_sample:
-        for key in sorted(config.generation.model_fields_set & set(_SAMPLING)):
+        for key in sorted(_changed(config.generation) & set(_SAMPLING)):
             yield ("generation", key), "has no effect with do_sample: false"
     if config.dataset.format == "messages":
         for key in ("input_features", "output_features"):
@@ -81,6 +84,16 @@ def idle(config: Config) -> Faults:
                     if key[0] == "o"
                     else "has no effect on conversations",
                 )
+
+
+def _changed(section: Section) -> set[str]:
+    """The keys of a section that are set to something other than their default."""
+    defaults = type(section).model_fields
+    return {
+        key
+        for key in section.model_fields_set
+        if getattr(section, key) != defaults[key].get_default(call_default_factory=True, validated_data={})
+    }
 
 
 def _features(config: Config) -> Faults:
@@ -214,6 +227,10 @@ def _modes(config: Config, trainer: FinetuneTrainer) -> Faults:
         yield ("trainer", "optimizer", "nesterov"), "needs a momentum above 0 and no dampening"
     if trainer.optimizer.type == "adafactor" and trainer.optimizer.relative_step and trainer.optimizer.lr is not None:
         yield ("trainer", "optimizer", "lr"), "cannot be given together with relative_step"
+    for key in ("block_wise", "percentile_clipping"):
+        field = type(trainer.optimizer).model_fields.get(key)
+        if field is not None and getattr(trainer.optimizer, key) != field.default:
+            yield ("trainer", "optimizer", key), "bitsandbytes no longer has this choice; remove it"
     plus = config.adapter.loraplus_lr_ratio if isinstance(config.adapter, LoraFamily) else None
     if plus is not None and trainer.optimizer.type in ("lbfgs", "muon", "adafactor"):
         yield ("adapter", "loraplus_lr_ratio"), f"cannot be combined with the optimizer {trainer.optimizer.type}"
@@ -246,14 +263,21 @@ def _schedule(config: Config) -> Faults:
 def _plateaus(trainer: FinetuneTrainer) -> Faults:
     """Training is watched step by step, and a step knows its loss only."""
     schedule = trainer.learning_rate_scheduler
-    for path, count, split, metric in (
-        (("trainer", "learning_rate_scheduler", "reduce_eval_metric"), schedule.reduce_on_plateau, schedule.reduce_eval_split, schedule.reduce_eval_metric),
-        (("trainer", "increase_batch_size_eval_metric"), trainer.increase_batch_size_on_plateau, trainer.increase_batch_size_eval_split, trainer.increase_batch_size_eval_metric),
-    ):  # fmt: skip
+    rate = (schedule.reduce_on_plateau, schedule.reduce_eval_split, schedule.reduce_eval_metric)
+    growth = (
+        trainer.increase_batch_size_on_plateau,
+        trainer.increase_batch_size_eval_split,
+        trainer.increase_batch_size_eval_metric,
+    )
+    for path, key, (count, split, metric) in (
+        (("trainer", "learning_rate_scheduler"), "reduce_eval", rate),
+        (("trainer",), "increase_batch_size_eval", growth),
+    ):
         if count and split == "training" and metric != "loss":
-            yield path, "the training split is watched by its loss only; watch validation for other metrics"
+            said = "the training split is watched by its loss only; watch validation for other metrics"
+            yield (*path, f"{key}_metric"), said
         if count and split == "test":
-            yield (*path[:-1], path[-1].replace("metric", "split")), "the test split is not looked at during training"
+            yield (*path, f"{key}_split"), "the test split is not looked at during training"
 
 
 def _adapter(config: Config) -> Faults:

@@ -106,6 +106,11 @@ class Rows:
             return {**chosen, "training": [chosen["training"][index] for index in keep]}
         return split.split(table, self.config.preprocessing, self.seed)
 
+    @property
+    def divided_already(self) -> bool:
+        """Whether the sources came as splits, so that preprocessing.split has nothing to divide."""
+        return bool(self.table) and bool(self._split)
+
     @cached_property
     def shape(self) -> shape.Shape:
         config = self.config

@@ -25,11 +25,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from fettle.config import Config
 from fettle.errors import ConfigError, Fault, MissingFileError
 from fettle.files import disk_faults, write_json, write_text
+from fettle.yamlfile import dump
 
 PACKAGES = ("fettle", "torch", "transformers", "peft", "tokenizers", "safetensors", "datasets", "numpy")
 
@@ -153,5 +152,4 @@ def filled_text(config: Config, filled: Mapping[str, Any]) -> str:
             data[section][name] = value
         else:
             data[section] = value
-    text: str = yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
-    return text
+    return dump(data)

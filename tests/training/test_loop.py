@@ -151,9 +151,9 @@ def wait_for(path, lines, process):
 
 
 def test_kill_minus_nine_then_resume_ends_with_the_same_weights(tmp_path, data):
-    long = {"epochs": 30, "steps_per_checkpoint": 3, "early_stop": -1}
+    long = {"epochs": 8, "steps_per_checkpoint": 3, "early_stop": -1}
     process = start(tmp_path, data, **long)
-    wait_for(tmp_path / "results/experiment_run/metrics.jsonl", 20, process)
+    wait_for(tmp_path / "results/experiment_run/metrics.jsonl", 12, process)
     process.kill()
     process.communicate()
     resume = subprocess.run(
@@ -362,3 +362,30 @@ def test_unused_signals_are_put_back(run):
     assert signal.getsignal(signal.SIGINT) is before
     assert os.environ.get("FETTLE_CACHE")
     assert isinstance(Model(config()), Model)
+
+
+def test_profiling_writes_traces(run):
+    keys = {"enable_profiling": True, "profiler": {"wait": 0, "warmup": 1, "active": 1, "repeat": 2}}
+    _, results = run(config(**keys))
+    traces = sorted((Path(results.output_directory) / "profile").glob("*.json"))
+    assert len(traces) == 2
+    assert json.loads(traces[0].read_text())["traceEvents"]
+
+
+def test_a_tokenizer_that_transformers_reads_otherwise_is_told(run, monkeypatch):
+    class Other:
+        @staticmethod
+        def from_pretrained(_):
+            return lambda text: {"input_ids": [1, 2, 3]}
+
+    told = []
+
+    class Listener(Callback):
+        def on_message(self, text):
+            told.append(text)
+
+    run(callbacks=[Listener()])
+    assert not [text for text in told if "AutoTokenizer" in text]
+    monkeypatch.setattr("fettle.model.load.AutoTokenizer", Other)
+    run(callbacks=[Listener()])
+    assert [text for text in told if "AutoTokenizer encodes 20 of 20" in text]

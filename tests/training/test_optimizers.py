@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from fettle.config import load
+from fettle.section import sections_in, tags
 from fettle.training import optimizers
 from fettle.training.config import FinetuneTrainer
 from fettle.training.optimizer_config import OptimizerSection
-from fettle.section import sections_in, tags
 
 KINDS = sorted({tag for arm in sections_in(FinetuneTrainer.model_fields["optimizer"].annotation) for tag in tags(arm)})
 RATES = {"sgd": 1e-3, "sgd_8bit": 1e-3, "lars": 1e-3, "lars_8bit": 1e-3, "adadelta": 1.0, "lbfgs": 0.1}

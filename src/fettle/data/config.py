@@ -30,7 +30,8 @@ class Dataset(Section):
     data_format: Literal["auto", "csv", "tsv", "json", "jsonl", "parquet", "arrow"] = "auto"
     """Kind of file; `auto` goes by its ending."""
     format: Literal["auto", "columns", "alpaca", "messages"] = "auto"
-    """Shape of a row: `columns` as the features name them, `alpaca` (instruction, input, output), `messages` (role, content); `auto` looks at the columns when no features are given."""
+    """Shape of a row: `columns` as the features name them, `alpaca` (instruction, input, output), `messages` (role, content).
+    `auto` looks at the columns when no features are given."""
     messages_column: str = "messages"
     """Column of the conversation, for `messages`."""
 

@@ -54,9 +54,12 @@ def _loss(steps: Sequence[Mapping[str, Any]], evaluations: Sequence[Mapping[str,
     axes.plot(at, losses, color=TRAINING, linewidth=0.8, alpha=0.6)
     axes.plot(at, _smoothed(losses), color="#3b6ea5", linewidth=1.6, label="training (smoothed)")
     if evaluations:
-        axes.plot([record["step"] for record in evaluations], [record["loss"] for record in evaluations], color=VALIDATION, marker="o", markersize=4, label="validation")  # fmt: skip
+        measured = [record["loss"] for record in evaluations]
+        seen = [record["step"] for record in evaluations]
+        axes.plot(seen, measured, color=VALIDATION, marker="o", markersize=4, label="validation")
         best = min(evaluations, key=lambda record: record["loss"])
-        axes.annotate(f"{best['loss']:.3f}", (best["step"], best["loss"]), textcoords="offset points", xytext=(0, 8), ha="center", fontsize=8, color=VALIDATION)  # fmt: skip
+        place = {"textcoords": "offset points", "xytext": (0, 8), "ha": "center", "fontsize": 8, "color": VALIDATION}
+        axes.annotate(f"{best['loss']:.3f}", (best["step"], best["loss"]), **place)
     if min(losses) > 0 and max(losses) > 20 * min(losses):  # a steep fall would leave nothing to see on a linear axis
         axes.set_yscale("log")
     else:
@@ -67,7 +70,8 @@ def _loss(steps: Sequence[Mapping[str, Any]], evaluations: Sequence[Mapping[str,
 
 def _line(records: Sequence[Mapping[str, Any]], key: str, title: str, path: Path, color: str) -> Path:
     figure, axes = _axes(title)
-    axes.plot([record["step"] for record in records], [record[key] for record in records], color=color, marker="o" if len(records) < 40 else "", markersize=4)  # fmt: skip
+    at, values = [record["step"] for record in records], [record[key] for record in records]
+    axes.plot(at, values, color=color, marker="o" if len(records) < 40 else "", markersize=4)
     axes.set_ylim(bottom=0)
     return _write(figure, path)
 

@@ -20,7 +20,8 @@ class Generation(Section):
     """How the model writes its answer."""
 
     max_new_tokens: Count | None = None
-    """Most tokens of an answer; null means the output's max_sequence_length, else global_max_sequence_length, else half the model's context."""
+    """Most tokens of an answer; null means the output's max_sequence_length, else global_max_sequence_length, else half the
+    model's context."""
     min_new_tokens: Natural | None = None
     """Fewest tokens of an answer; the stop token is forbidden before."""
     max_length: Count | None = None

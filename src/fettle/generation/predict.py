@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fettle.rows import as_text
 from fettle.errors import DataError, OutputExistsError
 from fettle.files import whole_file
 from fettle.generation.decode import WINDOW, Answer, Decoder
 from fettle.prepare import Rows
+from fettle.rows import as_text
 
 ENDINGS = (".jsonl", ".csv", ".parquet")
 

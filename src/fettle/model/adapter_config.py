@@ -38,7 +38,8 @@ class Targeted(AdapterSection):
     """Adapters that are put on chosen layers."""
 
     target_modules: Modules = None
-    """Names of the layers to adapt, a regular expression, or `all-linear`; null means the usual ones of the model's family, all linear layers for unknown families."""
+    """Names of the layers to adapt, a regular expression, or `all-linear`; null means the usual ones of the model's family,
+    all linear layers for unknown families."""
 
 
 class EvaConfig(Section):
@@ -258,7 +259,7 @@ class Hra(Targeted):
     """`hra`: Householder reflections."""
     r: Rank = 8
     """Reflections."""
-    apply_GS: bool = False  # noqa: N815 -- the field's own spelling
+    apply_GS: bool = False
     """Orthogonalise them (Gram-Schmidt)."""
 
 

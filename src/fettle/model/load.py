@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.pytorch_utils import Conv1D
 
 from fettle.errors import ModelError
@@ -132,6 +133,16 @@ def save(model: Any, tokenizer: Tokenizer, folder: Path, texts: dict[str, str]) 
         _write_template(part, tokenizer)
         for name, text in texts.items():
             (part / name).write_text(text, encoding="utf-8")
+
+
+def differing(folder: Path, tokenizer: Tokenizer, texts: Sequence[str]) -> list[str]:
+    """The texts that plain transformers encodes otherwise than this tokenizer did: what is served would not be what was trained.
+
+    transformers rebuilds the tokenizers of some families by rules of its own instead of reading tokenizer.json as it is.
+    """
+    plain = AutoTokenizer.from_pretrained(str(folder))
+    ids = tokenizer.encode(texts, special=True)
+    return [text for text, own in zip(texts, ids, strict=True) if plain(text)["input_ids"] != own]
 
 
 def _write_template(folder: Path, tokenizer: Tokenizer) -> None:

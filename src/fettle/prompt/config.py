@@ -34,7 +34,8 @@ class Prompt(Section):
     retrieval: Retrieval = Retrieval()
     """Rows of the training set shown beside the sample."""
     use_chat_template: Literal["auto"] | bool = "auto"
-    """Send the rendered prompt as a user turn through the chat template. `auto`: for messages always, for Alpaca rows when the tokenizer has one, else never."""
+    """Send the rendered prompt as a user turn through the chat template. `auto`: for messages always, for Alpaca rows when the
+    tokenizer has one, else never."""
     chat_template: str | None = None
     """Chat template to use instead of the tokenizer's: `chatml`, `plain`, or a Jinja file."""
     system: str | None = None

@@ -27,6 +27,7 @@ from fettle.training import checkpoint
 from fettle.training.callbacks import Callback
 from fettle.training.config import FinetuneTrainer, GradientClipping
 from fettle.training.plateau import Plateau
+from fettle.training.profiling import profiler
 from fettle.training.schedule import factor, warmup_steps
 from fettle.training.sft import Supervised
 
@@ -101,16 +102,20 @@ class Loop:
         try:
             if self.state.step == 0 and not self.section.skip_all_evaluation:
                 self._evaluate()
-            while self.state.step < self.total_steps:
-                self._step()
-                last = self.state.step == self.total_steps
-                if self.interrupted:
-                    stopped = "interrupted"
-                    self._save()
-                    break
-                if (self.state.step % self.every == 0 or last) and self._checkpoint() and not last:
-                    stopped = "early"
-                    break
+            with profiler(
+                self.section.profiler, self.section.enable_profiling, self.folder.parent / "profile"
+            ) as profile:
+                while self.state.step < self.total_steps:
+                    self._step()
+                    profile.step()
+                    last = self.state.step == self.total_steps
+                    if self.interrupted:
+                        stopped = "interrupted"
+                        self._save()
+                        break
+                    if (self.state.step % self.every == 0 or last) and self._checkpoint() and not last:
+                        stopped = "early"
+                        break
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
@@ -168,9 +173,15 @@ class Loop:
         state.tokens += tokens
         state.seconds += seconds
         record = {
-            "step": state.step, "epoch": round(state.epoch + state.cursor / max(1, self.objective.rows("training")), 4), "loss": loss,
-            "learning_rate": rate, "gradient_norm": norm, "rows": len(rows), "tokens": tokens, "tokens_per_second": round(tokens / seconds, 1),
-        }  # fmt: skip
+            "step": state.step,
+            "epoch": round(state.epoch + state.cursor / max(1, self.objective.rows("training")), 4),
+            "loss": loss,
+            "learning_rate": rate,
+            "gradient_norm": norm,
+            "rows": len(rows),
+            "tokens": tokens,
+            "tokens_per_second": round(tokens / seconds, 1),
+        }
         self.plateau.step_seen(loss)
         for callback in self.callbacks:
             callback.on_step(record)

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from fettle.errors import ConfigError, Fault, MissingExtraError
+from fettle.errors import MissingExtraError
 from fettle.training import optimizer_config as sections
 
 _TORCH = {
@@ -87,10 +87,6 @@ def _bitsandbytes(
     kind = section.type
     builder = getattr(_library("bitsandbytes").optim, _BITSANDBYTES[kind])
     taken = inspect.signature(builder.__init__).parameters
-    for key in options.keys() - taken.keys():
-        if key in section.model_fields_set and options[key] != type(section).model_fields[key].default:
-            said = f"has no effect in the installed bitsandbytes' {_BITSANDBYTES[kind]}; remove it"
-            raise ConfigError([Fault("", f"trainer.optimizer.{key}", said)])
     return builder(groups, lr=rate, **{key: value for key, value in options.items() if key in taken})  # type: ignore[no-any-return]
 
 

@@ -23,12 +23,21 @@ from fettle.model.adapter_config import Lora
 from fettle.model.fast import accelerate, restore
 from fettle.prepare import Rows, with_template
 from fettle.run import RunFolder, filled_text
+from fettle.tokenizer import Tokenizer
 from fettle.training import checkpoint, optimizers
 from fettle.training.callbacks import Callback, MetricsFile, read_metrics, trackers
 from fettle.training.config import FinetuneTrainer
 from fettle.training.encoded import encoded_splits
 from fettle.training.loop import Loop, Summary
 from fettle.training.sft import Supervised
+
+# What to say of rows that are not learnt from as they are.
+LOST = {
+    "truncated": "truncated",
+    "dropped": "dropped for their length",
+    "unlabelled": "dropped because nothing of their response is left",
+    "empty": "dropped for an empty cell",
+}
 
 
 @dataclass
@@ -89,8 +98,21 @@ def train(
     if summary.stopped != "interrupted":
         write_json(run.path / "training_statistics.json", statistics)
         learning_curves(read_metrics(run.metrics), run.plots)
-        load.save(model, with_template(config, base.tokenizer, loaded.folder), run.model, {"fettle.yaml": filled})
+        tokenizer = with_template(config, base.tokenizer, loaded.folder)
+        load.save(model, tokenizer, run.model, {"fettle.yaml": filled})
+        _compare_tokenizers(run, tokenizer, splits["training"], tell)
     return Trained(model, summary, splits, statistics, filled)
+
+
+def _compare_tokenizers(run: RunFolder, tokenizer: Tokenizer, split: EncodedSplit, tell: Callable[[str], None]) -> None:
+    """Say so when plain transformers would encode prompts otherwise than they were trained on."""
+    texts = [tokenizer.decode(split.example(row)[0].tolist()) for row in range(min(20, len(split)))]
+    differ = load.differing(run.model, tokenizer, texts)
+    if differ:
+        tell(
+            f"warning: transformers' AutoTokenizer encodes {len(differ)} of {len(texts)} training texts otherwise than "
+            f"tokenizer.json, which was trained on; serve with tokenizer.json. The first: {differ[0][:60]!r}"
+        )
 
 
 def build_model(config: Config, base: Base, device: str, precision: str) -> Any:
@@ -108,11 +130,10 @@ def build_model(config: Config, base: Base, device: str, precision: str) -> Any:
         if load.counts(model)[1] == 0:
             raise ModelError("adapter: nothing would train")
     section = config.trainer
-    if isinstance(section, FinetuneTrainer):
-        if section.enable_gradient_checkpointing:
-            # the method's name since transformers 5.20 or so, and the one before
-            enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
-            enable({"use_reentrant": False})
+    if isinstance(section, FinetuneTrainer) and section.enable_gradient_checkpointing:
+        # transformers is renaming the method; older versions have the second name only
+        enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+        enable({"use_reentrant": False})
     return model
 
 
@@ -135,7 +156,7 @@ def _tell_rows(tell: Callable[[str], None], splits: dict[str, EncodedSplit], cac
     counts = ", ".join(f"{len(split):,} {name}" for name, split in splits.items())
     tell(f"rows: {counts}{' (from the cache)' if cached else ''}")
     for name, split in splits.items():
-        odd = [f"{split.counts[key]:,} {said}" for key, said in (("truncated", "truncated"), ("dropped", "dropped for their length"), ("unlabelled", "dropped because nothing of their response is left"), ("empty", "dropped for an empty cell")) if split.counts.get(key)]  # fmt: skip
+        odd = [f"{split.counts[key]:,} {said}" for key, said in LOST.items() if split.counts.get(key)]
         if odd:
             tell(f"{name}: {', '.join(odd)}")
 
