@@ -80,7 +80,8 @@ def train(
     filled = filled_text(config, {**in_place(config, base, rows.shape.format), **_filled(chosen)})
     write_text(run.path / "filled.yaml", filled)
     tell(
-        f"{trained:,} of {everything:,} weights train · {chosen.precision} · batch of {chosen.effective_batch_size} rows · learning rate {chosen.learning_rate:g}"
+        f"{trained:,} of {everything:,} weights train · {chosen.precision} · "
+        f"batch of {chosen.effective_batch_size} rows · learning rate {chosen.learning_rate:g}"
     )
     faster = accelerate(model) if section.fast == "auto" else []
     if faster:
