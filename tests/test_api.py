@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import shutil
 from pathlib import Path
 
 import pandas
@@ -273,6 +274,7 @@ def test_untrained_and_missing_models_say_so(tmp_path):
 def test_resume_refuses_other_data(tmp_path):
     section = config(train_steps=2)
     folder = Model(section).train(rows(40), output_directory=tmp_path, test_answers=0).output_directory
+    shutil.rmtree(Path(folder) / "model")
     with pytest.raises(DataError, match="have changed"):
         Model(section).train(rows(41), model_resume_path=folder, test_answers=0)
 
@@ -319,3 +321,27 @@ def test_train_has_ludwigs_argument_names():
         "output_directory",
     }
     assert ludwigs | {"random_seed", "callbacks"} <= taken
+
+
+def test_a_second_run_parses_nothing_before_it_trains(tmp_path, monkeypatch):
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows(40)))
+    section = config(train_steps=1, skip_all_evaluation=True)
+    Model(section).train(tmp_path / "rows.jsonl", output_directory=tmp_path / "results", test_answers=0)
+    monkeypatch.setattr("fettle.check._look_at_rows", None)
+    started = []
+
+    class Listener(fettle.Callback):
+        def on_train_start(self, about):
+            started.append(about["total_steps"])
+
+    monkeypatch.setattr("fettle.data.read._from_file", None)
+    with pytest.raises(TypeError):  # only the scoring of the test split afterwards asks for the rows themselves
+        Model(section).train(tmp_path / "rows.jsonl", output_directory=tmp_path / "results", callbacks=[Listener()])
+    assert started == [1]
+
+
+def test_a_finished_run_is_not_resumed(tmp_path):
+    section = config(train_steps=1, skip_all_evaluation=True)
+    folder = Model(section).train(rows(40), output_directory=tmp_path, test_answers=0).output_directory
+    with pytest.raises(OutputExistsError, match="finished"):
+        Model(section).train(rows(40), model_resume_path=folder)

@@ -11,11 +11,9 @@ import pytest
 from fettle import base
 from fettle.config import load
 from fettle.data import read
-from fettle.data.store import cache_folder
 from fettle.errors import ConfigError, DataError, FettleError
-from fettle.hardware.config import LocalBackend
 from fettle.prepare import OverlongRowsError, Rows, Sources
-from fettle.training.encoded import encoded_splits
+from fettle.training.encoded import encoded_rows
 from tests.conftest import CHATML, make_config
 
 SPLIT = {"type": "fixed", "column": "split"}
@@ -249,28 +247,29 @@ def test_fingerprint_of_rows_in_memory(tmp_path: Path) -> None:
 
 
 def test_the_second_run_reads_the_cache_and_no_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cache = cache_folder(LocalBackend(type="local"))
-    first, cached = encoded_splits(rows_of(simple(tmp_path, "cached answer")), cache)
-    assert not cached
+    made = encoded_rows(rows_of(simple(tmp_path, "cached answer")))
+    assert not made.cached
 
     def unread(*_: object) -> None:
         raise AssertionError("the data was parsed again")
 
     monkeypatch.setattr(read, "read", unread)
-    again, cached = encoded_splits(rows_of(tmp_path), cache)
-    assert cached
-    for name in first:
-        assert again[name].ids_S.tolist() == first[name].ids_S.tolist()
-        assert again[name].rows_R.tolist() == first[name].rows_R.tolist()
+    again = encoded_rows(rows_of(tmp_path))
+    assert again.cached
+    assert again.format == made.format == "columns"
+    for name, split in made.splits.items():
+        assert again.splits[name].ids_S.tolist() == split.ids_S.tolist()
+        assert again.splits[name].rows_R.tolist() == split.rows_R.tolist()
     with pytest.raises(AssertionError, match="parsed again"):
-        encoded_splits(rows_of(tmp_path, seed=1), cache)
+        encoded_rows(rows_of(tmp_path, seed=1))
 
 
-def test_a_cache_that_cannot_be_written_costs_nothing(tmp_path: Path) -> None:
+def test_a_cache_that_cannot_be_written_costs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("x")
-    splits, cached = encoded_splits(rows_of(simple(tmp_path, "unkept")), tmp_path / "file")
-    assert not cached
-    assert len(splits["training"]) == 14
+    monkeypatch.setenv("FETTLE_CACHE", str(tmp_path / "file"))
+    made = encoded_rows(rows_of(simple(tmp_path, "unkept")))
+    assert not made.cached
+    assert len(made.splits["training"]) == 14
 
 
 def test_every_fault_is_a_fettle_error(tmp_path: Path) -> None:

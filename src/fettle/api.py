@@ -12,11 +12,11 @@ from fettle import check, run
 from fettle.base import Base
 from fettle.config import Loaded, load
 from fettle.data.split import NAMES
-from fettle.data.store import EncodedSplit, cache_folder
+from fettle.data.store import EncodedSplit
 from fettle.errors import ConfigError, DataError, Fault, MissingFileError, OutputExistsError
 from fettle.files import write_json, write_text
 from fettle.generation.predict import frame, predict, record, writer
-from fettle.hardware import facts
+from fettle.hardware.device import usable
 from fettle.model import load as loading
 from fettle.prepare import Rows, Sources, with_template
 from fettle.release.card import card
@@ -24,7 +24,7 @@ from fettle.run import RunFolder
 from fettle.session import Session, chosen_rows, open_base, open_saved, output_name
 from fettle.training.callbacks import Callback
 from fettle.training.config import FinetuneTrainer
-from fettle.training.encoded import encoded_splits
+from fettle.training.encoded import encoded_rows
 from fettle.training.train import in_place, seed_everything, train
 
 BATCH = 32  # prompts answered together where nobody says otherwise
@@ -112,20 +112,26 @@ class Model:
     ) -> tuple[TrainingResults, dict[str, float]]:
         """Train, then score a split: (results, scores)."""
         config = self._loaded.config
-        report = check.run(self._loaded, sources, seed)
+        report = check.run(self._loaded, sources, seed, trust_cache=True)
         if report.faults:
             raise ConfigError([Fault("", "", fault) for fault in report.faults])
         for callback in callbacks:
             for warning in report.warnings:
                 callback.on_message(f"note: {warning}")
-        base = bases.find(config, self._loaded.folder)
-        rows = self._rows(sources, base, seed)
+        base, rows = report.base, report.rows
+        assert base is not None
+        assert rows is not None
+        trains = isinstance(config.trainer, FinetuneTrainer)
+        if not trains:
+            rows = self._rows(sources, base, seed)  # check wants no responses of rows that train nothing; scoring does
         folder = self._folder(place, self._describe(sources, rows))
-        if not isinstance(config.trainer, FinetuneTrainer):
+        if not trains:
             return self._evaluate_base(rows, folder, split, answers)
         trained = train(self._loaded, base, rows, folder, callbacks, seed, place[3] is not None)
-        self._session = Session(self._loaded, base, trained.model, rows.shape.format)
-        results = TrainingResults(trained.statistics, _data(trained.splits, rows), str(folder.path))
+        self._session = Session(self._loaded, base, trained.model, trained.encoded.format)
+        results = TrainingResults(
+            trained.statistics, _data(trained.encoded.splits, trained.encoded.format), str(folder.path)
+        )
         if trained.summary.stopped == "interrupted":
             return results, {}
         scores, shown = self._score(rows, folder, split, answers, trained.statistics)
@@ -148,7 +154,7 @@ class Model:
             "dataset": named,
             "overrides": list(self._overrides),
             "seed": rows.seed,
-            "device": facts.device().shown,
+            "device": usable().shown,
             "data_fingerprint": rows.fingerprint(),
         }
 
@@ -161,7 +167,7 @@ class Model:
         write_text(folder.path / "filled.yaml", filled)
         statistics: dict[str, Any] = {"training": {}, "validation": {}, "test": {}}
         scores, _ = self._score(rows, folder, split, answers, statistics)
-        return TrainingResults(statistics, _data({}, rows), str(folder.path)), scores
+        return TrainingResults(statistics, _data({}, rows.shape.format), str(folder.path)), scores
 
     def _score(
         self, rows: Rows, folder: RunFolder, split: str, answers: int | None, statistics: dict[str, Any]
@@ -223,8 +229,8 @@ class Model:
         config = self._loaded.config
         base = bases.find(config, self._loaded.folder, weights=False)
         rows = self._rows(Sources.of(config, dataset, training_set, validation_set, test_set), base, random_seed)
-        splits, _ = encoded_splits(rows, cache_folder(config.backend))
-        return _data(splits, rows)
+        encoded = encoded_rows(rows)
+        return _data(encoded.splits, encoded.format)
 
     def predict(
         self,
@@ -363,6 +369,8 @@ class Model:
 def _reopen(path: str | Path, described: Mapping[str, Any]) -> RunFolder:
     """The folder of a stopped run, if what it was made of has not changed."""
     folder = run.reopen(path)
+    if (folder.model / "fettle.yaml").is_file():
+        raise OutputExistsError(f"{path}: this run is finished; its model is in {folder.model}")
     if folder.described().get("data_fingerprint") != described["data_fingerprint"]:
         raise DataError(
             f"{path}: cannot go on: data, config or tokenizer have changed since the run began; start a new run"
@@ -370,9 +378,9 @@ def _reopen(path: str | Path, described: Mapping[str, Any]) -> RunFolder:
     return folder
 
 
-def _data(splits: Mapping[str, EncodedSplit], rows: Rows) -> PreprocessedData:
+def _data(splits: Mapping[str, EncodedSplit], row_format: str) -> PreprocessedData:
     training, validation, test = (splits.get(name) for name in NAMES)
-    return PreprocessedData(training, validation, test, {"format": rows.shape.format})
+    return PreprocessedData(training, validation, test, {"format": row_format})
 
 
 LudwigModel = Model

@@ -8,6 +8,7 @@ from typing import Any
 
 from fettle import base
 from fettle.config import Config, Loaded
+from fettle.data.cache import is_kept, rows_folder
 from fettle.data.encode import encode_rows
 from fettle.errors import DataError, Fault, FettleError
 from fettle.hardware import facts, plan
@@ -27,10 +28,17 @@ class Report:
     faults: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    base: base.Base | None = None
+    rows: Rows | None = None
+    """The rows that were looked at, for who goes on with them."""
 
 
-def run(loaded: Loaded, sources: Sources, seed: int) -> Report:
-    """Check a config that is valid in itself against its base model, its data and this machine."""
+def run(loaded: Loaded, sources: Sources, seed: int, trust_cache: bool = False) -> Report:
+    """Check a config that is valid in itself against its base model, its data and this machine.
+
+    Args:
+        trust_cache: do not walk rows again that were encoded before under the same fingerprint.
+    """
     report = Report(warnings=list(loaded.warnings))
     config = loaded.config
     try:
@@ -50,9 +58,11 @@ def run(loaded: Loaded, sources: Sources, seed: int) -> Report:
         seed,
         training=config.trainer.type != "none",
     )
+    report.base, report.rows = found, rows
     longest = 0
     try:
-        longest = _look_at_rows(rows, report)
+        if not (trust_cache and is_kept(rows_folder(config.backend, rows.fingerprint()))):
+            longest = _look_at_rows(rows, report)
     except FettleError as error:
         report.faults.append(str(error))
     _look_at_hardware(config, found, longest, report)

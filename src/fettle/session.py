@@ -16,7 +16,7 @@ from fettle.errors import ConfigError, Fault
 from fettle.evaluation.evaluate import evaluate_answers, evaluate_likelihood
 from fettle.generation.decode import Decoder, settings
 from fettle.generation.predict import Prediction, predict, record, writer
-from fettle.hardware import facts
+from fettle.hardware.device import usable
 from fettle.model import load as loading
 from fettle.prepare import Rows, Sources, make_renderer, part_limits
 from fettle.prompt.render import columns_named
@@ -63,7 +63,7 @@ class Session:
         own = output.decoder.max_new_tokens if output else None
         most = own or part_limits(config).output or config.preprocessing.global_max_sequence_length
         made = settings(section, tokenizer, stops, context, most)
-        return Decoder(self.model, tokenizer, made, context, facts.device().kind)
+        return Decoder(self.model, tokenizer, made, context, usable().kind)
 
     def prompt(self, text: str, raw: bool) -> list[int]:
         """Ids of a text to answer: as it is, or rendered as the input of a training row.
@@ -96,7 +96,7 @@ class Session:
         Args:
             output: file for the answers.
         """
-        scores = evaluate_likelihood(self.model, rows, indices, facts.device().kind)
+        scores = evaluate_likelihood(self.model, rows, indices, usable().kind)
         found = list(predict(self.decoder(), rows, indices[:answered], batch_size))
         if output is not None:
             with writer(output, overwrite=True) as put:
@@ -127,7 +127,7 @@ def open_base(loaded: Loaded) -> Session:
     """The base model of a config, as it is."""
     config = loaded.config
     base = bases.find(config, loaded.folder)
-    model = loading.load_base(base.folder, "float32", facts.device().kind, config.trust_remote_code)
+    model = loading.load_base(base.folder, "float32", usable().kind, config.trust_remote_code)
     model.eval()
     row_format: str = config.dataset.format
     if row_format == "auto":
@@ -138,7 +138,7 @@ def open_base(loaded: Loaded) -> Session:
 
 def open_saved(loaded: Loaded, folder: Path) -> Session:
     """The model that a run saved into a folder."""
-    config, device = loaded.config, facts.device()
+    config, device = loaded.config, usable()
     dtype = "bfloat16" if device.kind == "cuda" and device.bfloat16 else "float32"
     base = bases.at(folder, config.base_model) if config.adapter is None else bases.find(config, folder)
     model = loading.load_base(base.folder, dtype, device.kind, config.trust_remote_code)

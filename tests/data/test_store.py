@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from fettle.data import store
+from fettle.data.cache import rows_folder
 from fettle.data.encode import Encoded
-from fettle.data.store import Collector, cache_folder
+from fettle.data.store import Collector
 from fettle.hardware.config import LocalBackend
 
 
@@ -69,7 +70,7 @@ def test_saving_again_replaces(tmp_path: Path) -> None:
 
 def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FETTLE_CACHE", "/from/variable")
-    assert cache_folder(LocalBackend(type="local")) == Path("/from/variable")
-    assert cache_folder(LocalBackend(type="local", cache_dir="/own")) == Path("/own")
+    assert rows_folder(LocalBackend(type="local"), "f") == Path("/from/variable/rows/f")
+    assert rows_folder(LocalBackend(type="local", cache_dir="/own"), "f") == Path("/own/rows/f")
     monkeypatch.delenv("FETTLE_CACHE")
-    assert cache_folder(LocalBackend(type="local")) == Path.home() / ".cache" / "fettle"
+    assert rows_folder(LocalBackend(type="local"), "f") == Path.home() / ".cache/fettle/rows/f"

@@ -22,7 +22,7 @@ from fettle.data import pack
 from fettle.errors import DivergedError, OutOfMemoryError
 from fettle.prepare import Rows, Sources
 from fettle.training.callbacks import read_metrics
-from fettle.training.encoded import encoded_splits
+from fettle.training.encoded import encoded_rows
 from fettle.training.schedule import factor
 from tests.training.conftest import config
 
@@ -39,7 +39,7 @@ def reference_losses(section, data, tmp_path):
     loaded = load(section)
     base = find(loaded.config, tmp_path)
     rows = Rows(loaded.config, Sources(whole=data), tmp_path, base.tokenizer, base.facts.context, 42)
-    split = encoded_splits(rows, tmp_path / "reference")[0]["training"]
+    split = encoded_rows(rows).splits["training"]
     model = AutoModelForCausalLM.from_pretrained(base.folder, dtype=torch.float32)
     if section["adapter"]:
         torch.manual_seed(42)

@@ -6,7 +6,6 @@ Letters: S = tokens of the whole split, R = its rows.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fettle.data.cache import ABOUT, is_kept
 from fettle.data.encode import Encoded
 from fettle.files import whole_folder
-from fettle.hardware.config import Backend, LocalBackend
 
 
 @dataclass(frozen=True)
@@ -72,12 +71,6 @@ class Collector:
         return EncodedSplit(ids, trained, starts, np.asarray(self._rows, np.int64), counts)
 
 
-def cache_folder(backend: Backend) -> Path:
-    """`backend.cache_dir`, else `$FETTLE_CACHE`, else `~/.cache/fettle`."""
-    configured = backend.cache_dir if isinstance(backend, LocalBackend) else None
-    return Path(configured or os.environ.get("FETTLE_CACHE") or Path.home() / ".cache" / "fettle")
-
-
 def save(folder: Path, splits: dict[str, EncodedSplit], about: dict[str, Any]) -> None:
     """Keep encoded splits under a folder; whole or not at all."""
     with whole_folder(folder) as part:
@@ -85,14 +78,14 @@ def save(folder: Path, splits: dict[str, EncodedSplit], about: dict[str, Any]) -
             for key in ("ids_S", "trained_S", "starts", "rows_R"):
                 np.save(part / f"{name}.{key}.npy", getattr(split, key))
         counts = {name: split.counts for name, split in splits.items()}
-        (part / "about.json").write_text(json.dumps({"splits": list(splits), "counts": counts, **about}, indent=2))
+        (part / ABOUT).write_text(json.dumps({"splits": list(splits), "counts": counts, **about}, indent=2))
 
 
 def load(folder: Path) -> tuple[dict[str, EncodedSplit], dict[str, Any]] | None:
     """What `save` kept, memory-mapped; None where there is nothing (whole)."""
-    if not (folder / "about.json").is_file():
+    if not is_kept(folder):
         return None
-    about = json.loads((folder / "about.json").read_text())
+    about = json.loads((folder / ABOUT).read_text())
     splits = {}
     for name in about["splits"]:
         arrays = {

@@ -80,6 +80,8 @@ def concatenate(tables: Sequence[Table]) -> Table:
         DataError: their columns differ.
     """
     first = tables[0]
+    if len(tables) == 1:
+        return first
     columns = {name: list(cells) for name, cells in first.columns.items()}
     origins = list(first.origins)
     count = len(first)

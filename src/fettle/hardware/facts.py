@@ -30,15 +30,25 @@ class DeviceFacts:
 
 def device() -> DeviceFacts:
     """The first GPU that the driver shows, else the CPU."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
     if os.environ.get("CUDA_VISIBLE_DEVICES", "0") not in ("", "-1") and shutil.which("nvidia-smi"):
         asked = ["nvidia-smi", "--query-gpu=name,memory.free,compute_cap", "--format=csv,noheader,nounits"]
         answer = subprocess.run(asked, capture_output=True, text=True, check=False, timeout=20)  # noqa: S603
         lines = answer.stdout.strip().splitlines()
         if answer.returncode == 0 and lines:
             name, free, capability = (part.strip() for part in lines[0].split(","))
-            return DeviceFacts("cuda", name, int(free) * 2**20, cores, float(capability) >= 8.0)
+            return DeviceFacts("cuda", name, int(free) * 2**20, _cores(), float(capability) >= 8.0)
+    return cpu()
+
+
+def cpu() -> DeviceFacts:
+    """This machine's processor."""
+    cores = _cores()
     return DeviceFacts("cpu", f"CPU with {cores} cores", _free_memory(), cores, False)
+
+
+def _cores() -> int:
+    """The cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
 
 
 def _free_memory() -> int:

@@ -12,12 +12,13 @@ import torch
 
 from fettle.base import Base
 from fettle.config import Config, Loaded
-from fettle.data.store import EncodedSplit, cache_folder
+from fettle.data.store import EncodedSplit
 from fettle.errors import ModelError
 from fettle.evaluation.plots import learning_curves
 from fettle.files import write_json, write_text
-from fettle.hardware import facts, plan
+from fettle.hardware import plan
 from fettle.hardware.allocator import keep_memory
+from fettle.hardware.device import usable
 from fettle.model import load
 from fettle.model.adapter_config import Lora
 from fettle.model.fast import accelerate, restore
@@ -27,7 +28,7 @@ from fettle.tokenizer import Tokenizer
 from fettle.training import checkpoint, optimizers
 from fettle.training.callbacks import Callback, MetricsFile, read_metrics, trackers
 from fettle.training.config import FinetuneTrainer
-from fettle.training.encoded import encoded_splits
+from fettle.training.encoded import EncodedRows, encoded_rows
 from fettle.training.loop import Loop, Summary
 from fettle.training.sft import Supervised
 
@@ -46,7 +47,7 @@ class Trained:
 
     model: Any
     summary: Summary
-    splits: dict[str, EncodedSplit]
+    encoded: EncodedRows
     statistics: dict[str, Any]
     filled: str
     """The config with everything filled in."""
@@ -65,10 +66,11 @@ def train(
     assert isinstance(section, FinetuneTrainer)
     listeners = [MetricsFile(run.metrics), *callbacks, *trackers(section.callbacks, run.path)]
     tell = _teller(listeners)
-    splits, cached = encoded_splits(rows, cache_folder(config.backend))
-    _tell_rows(tell, splits, cached)
+    encoded = encoded_rows(rows)
+    splits = encoded.splits
+    _tell_rows(tell, encoded)
     seed_everything(seed)
-    device = facts.device()
+    device = usable()
     keep_memory()
     model = build_model(config, base, device.kind, plan.precision(section, device))
     everything, trained = load.counts(model)
@@ -77,7 +79,7 @@ def train(
     chosen = plan.fill(
         section, device, sizes, len(lengths), int(lengths.max()), float(lengths.mean()), config.adapter is not None
     )
-    filled = filled_text(config, {**in_place(config, base, rows.shape.format), **_filled(chosen)})
+    filled = filled_text(config, {**in_place(config, base, encoded.format), **_filled(chosen)})
     write_text(run.path / "filled.yaml", filled)
     tell(
         f"{trained:,} of {everything:,} weights train · {chosen.precision} · "
@@ -102,7 +104,7 @@ def train(
         tokenizer = with_template(config, base.tokenizer, loaded.folder)
         load.save(model, tokenizer, run.model, {"fettle.yaml": filled})
         _compare_tokenizers(run, tokenizer, splits["training"], tell)
-    return Trained(model, summary, splits, statistics, filled)
+    return Trained(model, summary, encoded, statistics, filled)
 
 
 def _compare_tokenizers(run: RunFolder, tokenizer: Tokenizer, split: EncodedSplit, tell: Callable[[str], None]) -> None:
@@ -153,10 +155,10 @@ def _teller(listeners: Sequence[Callback]) -> Callable[[str], None]:
     return tell
 
 
-def _tell_rows(tell: Callable[[str], None], splits: dict[str, EncodedSplit], cached: bool) -> None:
-    counts = ", ".join(f"{len(split):,} {name}" for name, split in splits.items())
-    tell(f"rows: {counts}{' (from the cache)' if cached else ''}")
-    for name, split in splits.items():
+def _tell_rows(tell: Callable[[str], None], encoded: EncodedRows) -> None:
+    counts = ", ".join(f"{len(split):,} {name}" for name, split in encoded.splits.items())
+    tell(f"rows: {counts}{' (from the cache)' if encoded.cached else ''}")
+    for name, split in encoded.splits.items():
         odd = [f"{split.counts[key]:,} {said}" for key, said in LOST.items() if split.counts.get(key)]
         if odd:
             tell(f"{name}: {', '.join(odd)}")
