@@ -77,6 +77,17 @@ def test_an_empty_prompt_is_refused(decoder):
         list(decoder.answers([[]], 1))
 
 
+def test_the_bases_own_generation_config_has_no_say(decoder, prompts):
+    expected = next(decoder.answers([prompts[1]], 1)).ids
+    before = decoder.model.generation_config
+    decoder.model.generation_config = GenerationConfig(suppress_tokens=expected[:2], no_repeat_ngram_size=1)
+    try:
+        assert next(decoder.answers([prompts[1]], 1)).ids == expected
+        assert decoder.model.generation_config.no_repeat_ngram_size == 1
+    finally:
+        decoder.model.generation_config = before
+
+
 def test_sampling_repeats_with_its_seed(decoder, prompts):
     made = settings(Generation(max_new_tokens=12, do_sample=True, temperature=1.0), decoder.tokenizer, [2], 512, None)
     sampler = Decoder(decoder.model, decoder.tokenizer, made, 512, "cpu")

@@ -6,10 +6,12 @@ Letters: B = rows of a batch, T = longest prompt of the batch, G = tokens genera
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from peft import PeftModel
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 from transformers.generation.streamers import BaseStreamer
 
@@ -87,7 +89,7 @@ class Decoder:
             [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in fitted], device=self.device
         )
         recorder = _Recorder()
-        with torch.inference_mode():
+        with torch.inference_mode(), _own_settings_only(self.model):
             output = self.model.generate(
                 input_ids=input_ids_BT, attention_mask=mask_BT, generation_config=self.settings, streamer=streamer,
                 logits_processor=LogitsProcessorList([recorder]),
@@ -104,6 +106,23 @@ class Decoder:
         end = next((position for position, token in enumerate(ids) if token in stops), None)
         kept = ids if end is None else ids[:end]
         return Answer(kept, self.tokenizer.decode(kept).strip(), end is not None, truncated, likelihoods[: len(kept)])
+
+
+@contextmanager
+def _own_settings_only(model: Any) -> Iterator[None]:
+    """Keep what a base model's generation_config.json asks for out of the answer: the config alone decides.
+
+    transformers fills whatever the given settings leave open from the model's own.
+    """
+    models = [model, model.get_base_model()] if isinstance(model, PeftModel) else [model]
+    before = [one.generation_config for one in models]
+    try:
+        for one in models:
+            one.generation_config = GenerationConfig()
+        yield
+    finally:
+        for one, own in zip(models, before, strict=True):
+            one.generation_config = own
 
 
 class _Recorder(LogitsProcessor):  # type: ignore[misc]
