@@ -74,7 +74,7 @@ def test_the_run_folder_is_whole(trained):
     folder = Path(results.output_directory)
     assert {path.name for path in folder.iterdir()} == {
         "config.yaml", "filled.yaml", "description.json", "metrics.jsonl", "training_statistics.json", "test_statistics.json",
-        "test_predictions.jsonl", "plots", "checkpoints", "model",
+        "test_predictions.jsonl", "plots", "checkpoints", "model", "plan.json",
     }  # fmt: skip
     described = json.loads((folder / "description.json").read_text())
     assert described["seed"] == 42
@@ -139,7 +139,7 @@ def test_predict_streams_to_files(trained, tmp_path, ending):
     }[ending]
     frame = read(path)
     assert list(frame["text"]) == [row["text"] for row in rows(5)]
-    assert list(frame.columns[-3:]) == ["loud_response", "loud_probability", "loud_stopped"]
+    assert list(frame.columns[-4:]) == ["loud_response", "loud_probability", "loud_stopped", "loud_truncated"]
     with pytest.raises(OutputExistsError, match="overwrite"):
         model.predict(rows(5), output=path)
     model.predict(rows(2), output=path, overwrite=True)
@@ -345,3 +345,39 @@ def test_a_finished_run_is_not_resumed(tmp_path):
     folder = Model(section).train(rows(40), output_directory=tmp_path, test_answers=0).output_directory
     with pytest.raises(OutputExistsError, match="finished"):
         Model(section).train(rows(40), model_resume_path=folder)
+
+
+def test_split_means_the_runs_own_split(tmp_path):
+    results = Model(config()).train(rows(64), output_directory=tmp_path, random_seed=7)
+    expected = json.loads((Path(results.output_directory) / "test_statistics.json").read_text())["loss"]
+    loaded = Model.load(results.output_directory)
+    assert loaded.evaluate(rows(64), split="test")[0]["combined"]["loss"] == pytest.approx(expected, abs=1e-5)
+    assert loaded.evaluate(rows(64), split="test", random_seed=8)[0]["combined"]["loss"] != pytest.approx(
+        expected, abs=1e-5
+    )
+
+
+def test_a_yaml_in_another_folder_works_from_everywhere(tmp_path, monkeypatch):
+    (tmp_path / "project").mkdir()
+    (tmp_path / "project/rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows(40)))
+    (tmp_path / "project/run.yaml").write_text(yaml.safe_dump({**config(epochs=2), "dataset": "rows.jsonl"}))
+    monkeypatch.chdir(tmp_path)
+    results = Model("project/run.yaml").train(output_directory="results", test_answers=0)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    frame, _ = Model.load(tmp_path / results.output_directory).predict(split="test")
+    assert len(frame) == len(results.preprocessed_data.test_set)
+
+
+def test_splits_beside_a_whole_dataset_are_refused():
+    with pytest.raises(ConfigError, match="need training_set"):
+        Model(config()).train(rows(40), test_set=rows(4))
+
+
+def test_dropped_rows_keep_their_place(tmp_path):
+    section = config()
+    section["input_features"][0]["preprocessing"] = {"missing_value_strategy": "drop_row"}
+    model = Model(section)
+    model.train(rows(64), output_directory=tmp_path, test_answers=0)
+    frame, _ = model.predict([{"text": "red"}, {"text": None}, {"text": "blue"}])
+    assert list(frame["loud_response"].isna()) == [False, True, False]

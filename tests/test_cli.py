@@ -142,7 +142,7 @@ def test_no_verb_prints_help():
 def test_a_missing_run_and_a_run_that_did_not_finish(folder):
     done = fettle("generate", "-m", "nowhere", "-p", "x", cwd=folder)
     assert done.returncode == 2
-    assert done.stderr.startswith("error: nowhere: no Fettle model here")
+    assert done.stderr.startswith("error: nowhere: no such folder")
 
 
 def test_an_output_directory_that_is_a_file(folder):

@@ -57,7 +57,7 @@ def test_counts_of_what_does_not_fit(tmp_path: Path) -> None:
     drop = {"missing_value_strategy": "drop_row"}
     text = shown(tmp_path, DATA, preprocessing=keys, input_features__0__preprocessing=drop)
     assert figures(text, "training")[:2] == ["training", "2"]
-    assert figures(text, "training")[5] == "512"
+    assert figures(text, "training")[5] == "1203"
     assert (
         "training: 2 longer than the limit, 1 truncated, 1 dropped because nothing of their response is left, "
         "1 dropped for an empty cell\n"

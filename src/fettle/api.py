@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -11,9 +12,10 @@ from fettle import base as bases
 from fettle import check, run
 from fettle.base import Base
 from fettle.config import Loaded, load
+from fettle.data.read import absolute
 from fettle.data.split import NAMES
 from fettle.data.store import EncodedSplit
-from fettle.errors import ConfigError, DataError, Fault, MissingFileError, OutputExistsError
+from fettle.errors import ConfigError, Fault, MissingFileError, OutputExistsError
 from fettle.files import write_json, write_text
 from fettle.generation.predict import frame, predict, record, writer
 from fettle.hardware.device import usable
@@ -59,13 +61,19 @@ class Model:
     Args:
         config: path of a YAML, YAML text, or dict.
         overrides: `key=value` texts.
+        folder: where relative paths are looked for first; None is the YAML's own folder.
 
     Raises:
         ConfigError: the config is wrong; every fault is listed.
     """
 
-    def __init__(self, config: str | os.PathLike[str] | Mapping[str, Any], overrides: Sequence[str] = ()) -> None:
-        self._loaded: Loaded = load(config, overrides)
+    def __init__(
+        self,
+        config: str | os.PathLike[str] | Mapping[str, Any],
+        overrides: Sequence[str] = (),
+        folder: str | Path | None = None,
+    ) -> None:
+        self._loaded: Loaded = load(config, overrides, None if folder is None else Path(folder))
         self._overrides = tuple(overrides)
         self._session: Session | None = None
 
@@ -128,31 +136,33 @@ class Model:
         if not trains:
             return self._evaluate_base(rows, folder, split, answers)
         trained = train(self._loaded, base, rows, folder, callbacks, seed, place[3] is not None)
-        self._session = Session(self._loaded, base, trained.model, trained.encoded.format)
+        self._session = Session(self._loaded, base, trained.model, trained.encoded.format, seed)
         results = TrainingResults(
             trained.statistics, _data(trained.encoded.splits, trained.encoded.format), str(folder.path)
         )
         if trained.summary.stopped == "interrupted":
             return results, {}
         scores, shown = self._score(rows, folder, split, answers, trained.statistics)
-        text = card(config, self._loaded.text, trained.statistics, folder.described(), scores, shown)
+        text = card(config, base.reference, self._loaded.text, trained.statistics, folder.described(), scores, shown)
         write_text(folder.model / "README.md", text)
         return results, scores
 
     def _folder(self, place: _Place, described: Mapping[str, Any]) -> RunFolder:
         output, experiment, name, resume = place
         if resume is not None:
-            return _reopen(resume, described)
+            return run.go_on(resume, described, self._loaded.config)
         return run.create(output, experiment, name, self._loaded.text, described)
 
     def _describe(self, sources: Sources, rows: Rows) -> dict[str, Any]:
+        folder = self._loaded.folder
         named = {
-            where or "dataset": str(source) if isinstance(source, (str, Path)) else None
+            where or "dataset": absolute(str(source), folder) if isinstance(source, (str, Path)) else None
             for where, source in sources.named()
         }
         return {
             "dataset": named,
             "overrides": list(self._overrides),
+            "folder": str(folder),
             "seed": rows.seed,
             "device": usable().shown,
             "data_fingerprint": rows.fingerprint(),
@@ -163,7 +173,9 @@ class Model:
     ) -> tuple[TrainingResults, dict[str, float]]:
         seed_everything(rows.seed)
         config = self._loaded.config
-        filled = run.filled_text(config, in_place(config, self._prepared().base, rows.shape.format))
+        filled = run.filled_text(
+            config, in_place(config, self._loaded.folder, self._prepared().base, rows.shape.format, rows.sources)
+        )
         write_text(folder.path / "filled.yaml", filled)
         statistics: dict[str, Any] = {"training": {}, "validation": {}, "test": {}}
         scores, _ = self._score(rows, folder, split, answers, statistics)
@@ -181,8 +193,9 @@ class Model:
         indices = chosen_rows(rows, split)
         if indices and not self._loaded.config.trainer.skip_all_evaluation:
             session = self._prepared()
-            scores, found = session.evaluate(rows, indices, BATCH, answers, folder.path / f"{split}_predictions.jsonl")
-            about = {"split": split, "rows": len(indices), "rows_answered": len(found)}
+            output = folder.path / f"{split}_predictions.jsonl"
+            scores, found, scored = session.evaluate(rows, indices, BATCH, answers, output)
+            about = {"split": split, "rows": scored, "rows_answered": len(found)}
             write_json(folder.path / f"{split}_statistics.json", {**about, **scores})
             if split == "test":
                 statistics["test"] = {"combined": {key: [value] for key, value in scores.items()}}
@@ -190,7 +203,8 @@ class Model:
         else:
             scores, found = {}, []
         write_json(folder.path / "training_statistics.json", statistics)
-        return scores, [{"prompt": one.prompt, "target": one.target, "response": one.answer.text} for one in found[:3]]
+        shown = [(one.prompt, one.target, one.answer.text) for one in found if one.answer is not None]
+        return scores, [dict(zip(("prompt", "target", "response"), one, strict=True)) for one in shown[:3]]
 
     def experiment(
         self,
@@ -240,12 +254,13 @@ class Model:
         generation_config: Mapping[str, Any] | None = None,
         output: str | Path | None = None,
         overwrite: bool = False,
-        random_seed: int = 42,
+        random_seed: int | None = None,
     ) -> tuple[Any, str]:
         """Answer rows: (DataFrame, folder of the output).
 
         Args:
             split: training, validation, test, or full for all rows.
+            random_seed: seed of the split; None is the run's own.
             generation_config: keys of the generation section, for this call.
             output: write a .jsonl, .csv or .parquet file instead; the frame is empty then, nothing is kept in memory.
         """
@@ -267,7 +282,7 @@ class Model:
         batch_size: int = BATCH,
         collect_predictions: bool = False,
         output_directory: str | Path | None = None,
-        random_seed: int = 42,
+        random_seed: int | None = None,
     ) -> tuple[dict[str, Any], Any, str]:
         """Score the model: (eval_stats, predictions, output_directory).
 
@@ -275,9 +290,11 @@ class Model:
             collect_predictions: give the answers back as a DataFrame as well.
             output_directory: where to write statistics.json; None writes nothing.
         """
+        if output_directory is not None and Path(output_directory).is_file():
+            raise OutputExistsError(f"{output_directory}: is a file, not a folder")
         session = self._prepared()
         rows = session.rows(Sources.of(session.config, dataset), random_seed, training=True)
-        scores, found = session.evaluate(rows, chosen_rows(rows, split), batch_size)
+        scores, found, _ = session.evaluate(rows, chosen_rows(rows, split), batch_size)
         statistics = {self.output_name: scores, "combined": {"loss": scores["loss"]}}
         if output_directory is not None:
             Path(output_directory).mkdir(parents=True, exist_ok=True)
@@ -334,7 +351,8 @@ class Model:
         if (path / "filled.yaml").is_file() and not unfinished:  # trainer.type none: the base as it is
             return Model(path / "filled.yaml", overrides)
         hint = f"; the run did not finish, go on with: fettle train --resume {path}" if unfinished else ""
-        raise MissingFileError(f"{model_dir}: no Fettle model here (fettle.yaml is missing){hint}")
+        what = f"no Fettle model here (fettle.yaml is missing){hint}" if path.is_dir() else "no such folder"
+        raise MissingFileError(f"{model_dir}: {what}")
 
     def save(self, save_path: str | Path) -> None:
         """Write the model as a standard folder, with its config.
@@ -346,9 +364,13 @@ class Model:
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise OutputExistsError(f"{path}: is there already; choose another name")
         session = self._prepared()
-        text = run.filled_text(session.config, in_place(session.config, session.base, session.row_format))
+        changes = in_place(session.config, self._loaded.folder, session.base, session.row_format)
+        texts = {
+            "fettle.yaml": run.filled_text(session.config, changes),
+            "fettle.json": json.dumps({"seed": session.seed}),
+        }
         tokenizer = with_template(session.config, session.base.tokenizer, self._loaded.folder)
-        loading.save(session.model, tokenizer, path, {"fettle.yaml": text})
+        loading.save(session.model, tokenizer, path, texts)
 
     def save_config(self, save_path: str | Path) -> None:
         """Write the config with its defaults as YAML."""
@@ -364,18 +386,6 @@ class Model:
                 raise MissingFileError("this model has not been trained; call train, or open a run with Model.load")
             self._session = open_base(self._loaded)
         return self._session
-
-
-def _reopen(path: str | Path, described: Mapping[str, Any]) -> RunFolder:
-    """The folder of a stopped run, if what it was made of has not changed."""
-    folder = run.reopen(path)
-    if (folder.model / "fettle.yaml").is_file():
-        raise OutputExistsError(f"{path}: this run is finished; its model is in {folder.model}")
-    if folder.described().get("data_fingerprint") != described["data_fingerprint"]:
-        raise DataError(
-            f"{path}: cannot go on: data, config or tokenizer have changed since the run began; start a new run"
-        )
-    return folder
 
 
 def _data(splits: Mapping[str, EncodedSplit], row_format: str) -> PreprocessedData:

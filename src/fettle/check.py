@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,15 +12,16 @@ from fettle import base
 from fettle.config import Config, Loaded
 from fettle.data.cache import is_kept, rows_folder
 from fettle.data.encode import encode_rows
-from fettle.errors import DataError, Fault, FettleError
+from fettle.errors import DataError, Fault, FettleError, nearest
 from fettle.hardware import facts, plan
 from fettle.model.adapter_config import LoraFamily
 from fettle.prepare import CHUNK, SHOWN, Rows, Sources
 from fettle.rows import Rendered
 from fettle.tokenizer import Tokenizer
 from fettle.training.config import FinetuneTrainer
+from fettle.training.optimizer_config import EightBit, Lars
 
-ROW_FAULTS = 10  # rows that are named one by one
+ROW_FAULTS = 10  # kinds of faults in rows that are told
 
 
 @dataclass
@@ -59,6 +62,7 @@ def run(loaded: Loaded, sources: Sources, seed: int, trust_cache: bool = False) 
         training=config.trainer.type != "none",
     )
     report.base, report.rows = found, rows
+    report.faults += [*_missing_extras(config), *_missing_targets(config, found)]
     longest = 0
     try:
         if not (trust_cache and is_kept(rows_folder(config.backend, rows.fingerprint()))):
@@ -102,6 +106,42 @@ def _data_alone(config: Config, sources: Sources, loaded: Loaded, report: Report
         report.faults.append(str(error))
 
 
+def _missing_extras(config: Config) -> Iterator[str]:
+    """Optional packages that the config needs and that are not installed."""
+    trainer = config.trainer
+    if not isinstance(trainer, FinetuneTrainer):
+        return
+    needed: list[tuple[str, str, str]] = [(f"trainer.callbacks: {name}", name, name) for name in trainer.callbacks]
+    if isinstance(trainer.optimizer, (EightBit, Lars)):
+        needed.append((f"trainer.optimizer: {trainer.optimizer.type}", "bitsandbytes", "optimizers"))
+    if trainer.optimizer.type == "schedule_free_adamw":
+        needed.append((f"trainer.optimizer: {trainer.optimizer.type}", "schedulefree", "optimizers"))
+    for key, package, extra in needed:
+        if importlib.util.find_spec(package) is None:
+            yield f"{key} needs the package {package}: pip install 'fettle[{extra}]'"
+
+
+def _missing_targets(config: Config, found: base.Base) -> Iterator[str]:
+    """Layers that an adapter names and the base does not have."""
+    targets = config.adapter.target_modules if isinstance(config.adapter, LoraFamily) else None
+    names = {name.removesuffix(".weight") for name in found.facts.weights if name.endswith(".weight")}
+    if not names or targets is None or targets == "all-linear":
+        return
+    if isinstance(targets, str):
+        try:
+            hit = any(re.fullmatch(targets, name) for name in names)
+        except re.error as error:
+            yield f"adapter.target_modules: not a regular expression: {error}"
+            return
+        if not hit:
+            yield f"adapter.target_modules: {targets!r} matches no layer of the base, such as {min(names)}"
+        return
+    known = sorted({name.rpartition(".")[2] for name in names})
+    for target in targets:
+        if not any(name == target or name.endswith(f".{target}") for name in names):
+            yield f"adapter.target_modules: the base has no layer {target!r}{nearest(target, known)} (it has {', '.join(known)})"
+
+
 def _described(found: base.Base) -> str:
     facts_ = found.facts
     size = f"{facts_.parameters / 1e6:,.1f} M weights" if facts_.parameters else "weights not downloaded yet"
@@ -138,8 +178,13 @@ def _look_at_rows(rows: Rows, report: Report) -> int:
     config = rows.config
     table, splits = rows.table, rows.splits
     counts = ", ".join(f"{len(part):,} {name}" for name, part in splits.items())
-    report.notes.append(f"data: {len(table):,} rows ({counts}), read as {rows.shape.format}")
-    rows.renderer  # noqa: B018 -- raises when rows need a chat template that is not there
+    used = sum(len(part) for part in splits.values())
+    sampled = f"{used:,} of {len(table):,}" if used < len(table) else f"{used:,}"
+    report.notes.append(f"data: {sampled} rows ({counts}), read as {rows.shape.format}")
+    if rows.renderer.glues:
+        report.warnings.append(
+            "prompt and response follow each other with nothing between them; set prompt.template, ending in a line break or a word"
+        )
     if config.trainer.type == "none":
         return 0
     if rows.divided_already and "split" in config.preprocessing.model_fields_set:
@@ -158,12 +203,25 @@ def _look_at_rows(rows: Rows, report: Report) -> int:
                 longest = max(longest, length)
                 if rows.limit is not None and length > rows.limit:
                     overlong.append((index, length))
-    report.faults += faults[:ROW_FAULTS]
-    if len(faults) > ROW_FAULTS:
-        report.faults.append(f"and {len(faults) - ROW_FAULTS:,} more rows with faults like these")
+    report.faults += _gathered(faults)
     if overlong:
         _tell_overlong(rows, overlong, report)
     return min(longest, rows.limit) if rows.limit is not None else longest
+
+
+def _gathered(faults: list[str]) -> list[str]:
+    """Faults of rows, those that say the same told once with the first places and a count."""
+    places: dict[str, list[str]] = {}
+    for fault in faults:
+        place, _, said = fault.partition(": ")
+        places.setdefault(said, []).append(place)
+    told = []
+    for said, where in list(places.items())[:ROW_FAULTS]:
+        more = f" and {len(where) - SHOWN:,} more rows" if len(where) > SHOWN else ""
+        told.append(f"{', '.join(where[:SHOWN])}{more}: {said}")
+    return told + (
+        [f"and {len(places) - ROW_FAULTS:,} other kinds of faults in rows"] if len(places) > ROW_FAULTS else []
+    )
 
 
 def _texts(rows: Rows, indices: list[int], faults: list[str]) -> Iterator[tuple[int, Rendered]]:
@@ -204,15 +262,16 @@ def _learnable(text: Rendered, tokenizer: Tokenizer) -> bool:
 
 def _tell_overlong(rows: Rows, overlong: list[tuple[int, int]], report: Report) -> None:
     named = ", ".join(f"{rows.table.place(index)} ({length} tokens)" for index, length in overlong[:SHOWN])
-    said = (
-        f"{len(overlong):,} rows are longer than {rows.limit} tokens: {named}{', ...' if len(overlong) > SHOWN else ''}"
-    )
+    more = f" and {len(overlong) - SHOWN:,} more" if len(overlong) > SHOWN else ""
+    said = f"{len(overlong):,} rows are longer than {rows.limit} tokens: {named}{more}"
     if rows.overlong == "error":
         report.faults.append(
             f"{said}. Set preprocessing.overlong_rows to truncate (cuts the end, so those rows do not teach the model to stop) or to drop"
         )
     else:
-        what = "cut at the end; they do not teach the model to stop" if rows.overlong == "truncate" else "left out"
+        what = "left out"
+        if rows.overlong == "truncate":
+            what = "cut at the end and do not teach the model to stop; those of whose response nothing is left are left out"
         report.warnings.append(f"{said}; they are {what}")
 
 
@@ -222,6 +281,10 @@ def _look_at_hardware(config: Config, found: base.Base, longest: int, report: Re
     trainer = config.trainer
     if not isinstance(trainer, FinetuneTrainer) or not found.facts.parameters:
         return
+    if plan.precision(trainer, device) == "float16" and (device.kind == "cpu" or trainer.optimizer.type == "lbfgs"):
+        report.faults.append(
+            "trainer.precision: float16 needs a GPU and an optimizer other than lbfgs; use bfloat16 or float32"
+        )
     trained = found.facts.parameters
     if isinstance(config.adapter, LoraFamily):  # two thin matrices on about seven layers of each block
         trained = found.facts.layers * 7 * 2 * config.adapter.r * found.facts.hidden

@@ -109,7 +109,7 @@ def _parser() -> argparse.ArgumentParser:
         "--raw", action="store_true", help="feed the text as it is, without the prompt of the training rows"
     )
     one.add_argument("--generation_config", "-gc", help="keys of the generation section as YAML")
-    one.add_argument("--seed", type=int, help="makes sampling repeatable")
+    one.add_argument("--seed", type=_seed, help="makes sampling repeatable")
     one.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the config")
     one = verb("check", "find everything that is wrong with config, data and hardware fit")
     _add_config(one)
@@ -117,7 +117,7 @@ def _parser() -> argparse.ArgumentParser:
     one = verb("preview", "show examples exactly as the model will see them, and their lengths")
     _add_config(one)
     _add_data(one)
-    one.add_argument("--examples", "-n", type=int, default=3, help="examples to show (3)")
+    one.add_argument("--examples", "-n", type=_count, default=3, help="examples to show (3)")
     one = verb("init", "write a commented starter YAML for a dataset")
     one.add_argument("dataset", help="file of rows")
     one.add_argument(
@@ -126,6 +126,20 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--output", "-o", help="file to write; standard output when absent")
     one = verb("schema", "print the config's JSON Schema, for editors")
     return parser
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"expected a number >= 1, got {text}")
+    return number
+
+
+def _seed(text: str) -> int:
+    number = int(text)
+    if not 0 <= number < 2**32:
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to {2**32 - 1}, got {text}")
+    return number
 
 
 def _add_config(parser: argparse.ArgumentParser) -> None:
@@ -140,7 +154,7 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dataset", help="file, glob, folder or hub name of the rows; divided by preprocessing.split")
     for name in ("training_set", "validation_set", "test_set"):
         parser.add_argument(f"--{name}", help=f"file of the {name.replace('_', ' ')}")
-    parser.add_argument("--random_seed", "--seed", "-rs", type=int, default=42, help="seed of the run (42)")
+    parser.add_argument("--random_seed", "--seed", "-rs", type=_seed, default=42, help="seed of the run (42)")
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
@@ -150,8 +164,8 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--split", "-s", default="full", choices=("training", "validation", "test", "full"), help="rows to take (full)"
     )
-    parser.add_argument("--batch_size", "-bs", type=int, default=32, help="prompts answered together (32)")
-    parser.add_argument("--random_seed", "-rs", type=int, default=42, help="seed that the split was made with (42)")
+    parser.add_argument("--batch_size", "-bs", type=_count, default=32, help="prompts answered together (32)")
+    parser.add_argument("--random_seed", "-rs", type=_seed, help="seed of the split (the run's own)")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the config")
 
 

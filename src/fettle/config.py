@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -90,11 +90,14 @@ class Loaded:
     warnings: tuple[str, ...] = ()
 
 
-def load(source: str | os.PathLike[str] | Mapping[str, Any], overrides: Sequence[str] = ()) -> Loaded:
+def load(
+    source: str | os.PathLike[str] | Mapping[str, Any], overrides: Sequence[str] = (), folder: Path | None = None
+) -> Loaded:
     """Read a config from a YAML file, a YAML text (anything with a newline or `: `) or a dict.
 
     Args:
         overrides: `key=value` texts such as `trainer.learning_rate=2e-4`; values are YAML.
+        folder: where relative paths are looked for first; None is the YAML's own folder.
 
     Raises:
         MissingFileError: the file does not exist.
@@ -103,7 +106,7 @@ def load(source: str | os.PathLike[str] | Mapping[str, Any], overrides: Sequence
     loaded, faults = examine(source, overrides)
     if faults or loaded is None:
         raise ConfigError(faults)
-    return loaded
+    return loaded if folder is None else replace(loaded, folder=folder)
 
 
 def examine(

@@ -6,19 +6,31 @@ import argparse
 import json
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 import transformers
 from rich.console import Console
 from rich.table import Table as Grid
 
 from fettle.api import Model, TrainingResults
-from fettle.errors import ConfigError, Fault
+from fettle.errors import ConfigError, Fault, OutOfMemoryError
 from fettle.run import reopen
 from fettle.training.callbacks import Display, default_console
 from fettle.yamlfile import parse
+
+
+@contextmanager
+def _memory_faults() -> Iterator[None]:
+    """Turn a device that is full into an error with a mend; the training loop has tried smaller packs by itself before."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        said = str(error).split(".")[0]
+        raise OutOfMemoryError(f"{said}; use an adapter, a smaller base model, or a smaller --batch_size") from None
 
 
 def _quieten() -> None:
@@ -28,6 +40,7 @@ def _quieten() -> None:
     warnings.filterwarnings("ignore", module=r"(torch|transformers|peft)\.")
 
 
+@_memory_faults()
 def train(source: str, arguments: argparse.Namespace) -> int:
     """`fettle train` and `fettle experiment`."""
     _quieten()
@@ -35,14 +48,14 @@ def train(source: str, arguments: argparse.Namespace) -> int:
         list(arguments.overrides),
         {key: getattr(arguments, key) for key in ("training_set", "validation_set", "test_set")},
     )
-    dataset, seed = arguments.dataset, arguments.random_seed
+    dataset, seed, folder = arguments.dataset, arguments.random_seed, None
     if arguments.model_resume_path:  # a stopped run knows its data, overrides and seed
         described = reopen(arguments.model_resume_path).described()
-        overrides, seed = described["overrides"] + overrides, described["seed"]
+        overrides, seed, folder = described["overrides"] + overrides, described["seed"], described["folder"]
         if dataset is None and data["training_set"] is None:
             dataset = described["dataset"].get("dataset")
             data = {f"{key}_set": described["dataset"].get(key) for key in ("training", "validation", "test")}
-    model = Model(source, overrides)
+    model = Model(source, overrides, folder)
     options: dict[str, Any] = {
         **data,
         "experiment_name": arguments.experiment_name,
@@ -100,11 +113,12 @@ def _scores(scores: Mapping[str, Any], out: Console) -> None:
     """Figures in columns of three."""
     shown = [(name.replace("_", " "), f"{value:.4f}") for name, value in scores.items() if isinstance(value, float)]
     grid = Grid(show_header=False, box=None, padding=(0, 1, 0, 2))
-    for _ in range(3):
-        grid.add_column(style="dim")
+    width = 3 if out.width >= 100 else 2
+    for _ in range(width):
+        grid.add_column(style="dim", no_wrap=True)
         grid.add_column(justify="right")
-    for start in range(0, len(shown), 3):
-        grid.add_row(*(cell for pair in shown[start : start + 3] for cell in pair))
+    for start in range(0, len(shown), width):
+        grid.add_row(*(cell for pair in shown[start : start + width] for cell in pair))
     out.print(grid)
 
 
@@ -118,8 +132,10 @@ def _samples(path: Path, name: str, out: Console, most: int = 2) -> None:
         shown = {key: value for key, value in row.items() if not key.startswith(f"{name}_")}
         for key, value in shown.items():
             out.print(f"  {_short(f'{key}: {value}')}", style="dim", markup=False, highlight=False, soft_wrap=True)
-        ending = "" if row[f"{name}_stopped"] else "  (did not stop by itself)"
-        out.print(f"  -> {_short(row[f'{name}_response'])}{ending}\n", markup=False, highlight=False, soft_wrap=True)
+        ending = "" if row[f"{name}_stopped"] is not False else "  (did not stop by itself)"
+        out.print(
+            f"  -> {_short(str(row[f'{name}_response']))}{ending}\n", markup=False, highlight=False, soft_wrap=True
+        )
 
 
 def _short(text: str, width: int = 160) -> str:
@@ -156,6 +172,7 @@ def _generation(text: str | None) -> dict[str, Any] | None:
     return data
 
 
+@_memory_faults()
 def predict(arguments: argparse.Namespace) -> int:
     """`fettle predict`."""
     model = _open(arguments)
@@ -168,6 +185,7 @@ def predict(arguments: argparse.Namespace) -> int:
     return 0
 
 
+@_memory_faults()
 def evaluate(arguments: argparse.Namespace) -> int:
     """`fettle evaluate`."""
     model = _open(arguments)
@@ -182,6 +200,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
     return 0
 
 
+@_memory_faults()
 def generate(arguments: argparse.Namespace) -> int:
     """`fettle generate`."""
     model = _open(arguments)

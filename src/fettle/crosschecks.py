@@ -61,6 +61,14 @@ def idle(config: Config) -> Faults:
                     ("trainer", "learning_rate_scheduler", key),
                     f"has no effect with decay: {schedule.decay or 'null'}",
                 )
+        if (
+            trainer.optimizer.type == "adafactor"
+            and trainer.optimizer.relative_step
+            and "learning_rate" in _changed(trainer)
+        ):
+            yield ("trainer", "learning_rate"), "has no effect with adafactor's relative_step: true"
+        if trainer.optimizer.type == "lbfgs" and "gradient_clipping" in _changed(trainer):
+            yield ("trainer", "gradient_clipping"), "has no effect with the optimizer lbfgs"
         if trainer.train_steps is not None and "epochs" in _changed(trainer):
             yield ("trainer", "epochs"), "has no effect, because train_steps is given"
         if "profiler" in _changed(trainer) and not trainer.enable_profiling:
@@ -75,6 +83,8 @@ def idle(config: Config) -> Faults:
     if not config.generation.do_sample:
         for key in sorted(_changed(config.generation) & set(_SAMPLING)):
             yield ("generation", key), "has no effect with do_sample: false"
+    if config.dataset.format in ("columns", "alpaca") and "messages_column" in _changed(config.dataset):
+        yield ("dataset", "messages_column"), f"has no effect with format: {config.dataset.format}"
     if config.dataset.format == "messages":
         for key in ("input_features", "output_features"):
             if getattr(config, key):
@@ -152,6 +162,8 @@ def _preprocessing(config: Config) -> Faults:
 
 def _prompt(config: Config) -> Faults:
     prompt = config.prompt
+    if prompt.chat_template is not None and prompt.use_chat_template is False:
+        yield ("prompt", "chat_template"), "cannot act with use_chat_template: false; remove one of the two"
     if prompt.template is None:
         return
     at: Path = ("prompt", "template")

@@ -92,6 +92,8 @@ def _message(root: type[Section], detail: ErrorDetails, path: Path, data: Any) -
         expected = str(context["expected"])
         known = expected.replace(" or ", ", ").replace("'", "").split(", ")
         return f"expected {expected}, got {got}{nearest(str(detail['input']), known)}"
+    if kind == "string_type" and isinstance(detail["input"], dict):
+        return "expected a text, got a section; put the text in quotes: '\"...\"'"
     if kind in ("value_error", "assertion_error"):
         return str(context["error"])
     if kind in ("model_type", "model_attributes_type", "dict_type"):
@@ -119,7 +121,7 @@ def _unknown(root: type[Section], path: Path, data: Any) -> str:
     holder = _holder(root, path, data)
     hint = nearest(key, holder.model_fields) if holder else ""
     if not hint or key not in hint:
-        elsewhere = {".".join(at) for at, _, _ in walk(root) if at[-1] == key}
+        elsewhere = {".".join(at) for at, _, _ in walk(root) if at[-1] == key and at != path}
         if elsewhere:
             hint = f", did you mean '{min(elsewhere, key=lambda at: (at.count('.'), at))}'?"
     return f"unknown key{hint}"

@@ -7,9 +7,12 @@ import errno
 import json
 import os
 import shutil
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from safetensors import SafetensorError
 
 from fettle.errors import StorageError
 
@@ -19,6 +22,11 @@ def disk_faults(path: Path) -> Iterator[None]:
     """Turn a disk that refuses (full, read-only, forbidden) into a StorageError that names the path."""
     try:
         yield
+    except (SafetensorError, RuntimeError) as error:
+        # the libraries that write weights wrap what the system said
+        if not any(sign in str(error) for sign in ("os error 28", "No space left", "os error 27", "unexpected pos")):
+            raise
+        raise StorageError(f"{path}: the disk is full; free some space. Nothing was half-written.") from error
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         if (
@@ -44,7 +52,7 @@ def disk_faults(path: Path) -> Iterator[None]:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
     with disk_faults(path):
         try:
             with temporary.open("w", encoding="utf-8", newline="\n") as stream:
@@ -64,7 +72,7 @@ def write_json(path: Path, value: Any) -> None:
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """A temporary path in the same folder that takes the final name when the block ends well."""
-    temporary = path.with_name(f".part-{os.getpid()}-{path.name}")  # keeps the ending: some writers go by it
+    temporary = path.with_name(f".part-{uuid.uuid4().hex[:8]}-{path.name}")  # keeps the ending: some writers go by it
     with disk_faults(path):
         try:
             yield temporary
@@ -76,7 +84,7 @@ def whole_file(path: Path) -> Iterator[Path]:
 @contextlib.contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
     """A temporary folder that takes the final name, replacing what was there, when the block ends well."""
-    temporary = path.with_name(f".part-{os.getpid()}-{path.name}")
+    temporary = path.with_name(f".part-{uuid.uuid4().hex[:8]}-{path.name}")
     with disk_faults(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(temporary, ignore_errors=True)
@@ -85,7 +93,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
             yield temporary
             _sync(temporary)
             if path.exists():
-                old = path.with_name(f".old-{os.getpid()}-{path.name}")
+                old = path.with_name(f".old-{uuid.uuid4().hex[:8]}-{path.name}")
                 path.rename(old)
                 try:
                     temporary.rename(path)

@@ -27,6 +27,13 @@ from fettle.tokenizer import Tokenizer
 ENCODING_VERSION = 1  # raise when the way from rows to ids changes, so that older caches are not read
 CHUNK = 2000  # rows rendered and encoded at a time
 SHOWN = 3  # faulty rows named in a message
+# What to say of rows that are not learnt from as they are, by the names under which they are counted.
+LOST_ROWS = {
+    "truncated": "truncated",
+    "dropped": "dropped for their length",
+    "unlabelled": "dropped because nothing of their response is left",
+    "empty": "dropped for an empty cell",
+}
 _HUB_SPLITS = {"train": "training", "val": "validation", "dev": "validation", "eval": "validation", "test": "test"}
 
 
@@ -52,13 +59,21 @@ class Sources:
         Raises:
             ConfigError: nothing was given at all.
         """
+        if training_set is None and (validation_set is not None or test_set is not None):
+            said = "need training_set beside them; dataset is divided by preprocessing.split"
+            raise ConfigError([Fault("command line", "validation_set, test_set", said)])
         if dataset is not None or training_set is not None:
             if dataset is not None and training_set is not None:
                 raise ConfigError([Fault("command line", "dataset", "give either dataset or training_set")])
             return Sources(dataset, training_set, validation_set, test_set)
-        section = config.dataset
-        if section.path is None and section.training_set is None:
+        if config.dataset.path is None and config.dataset.training_set is None:
             raise ConfigError([Fault("", "dataset", "no data given; set dataset.path in the YAML or pass --dataset")])
+        return Sources.of_section(config)
+
+    @staticmethod
+    def of_section(config: Config) -> Sources:
+        """What the dataset section names, if anything."""
+        section = config.dataset
         return Sources(section.path, section.training_set, section.validation_set, section.test_set)
 
     def named(self) -> list[tuple[str, Any]]:
@@ -194,6 +209,10 @@ class Rows:
             yield (*chunk, counts)
         if overlong and self.overlong == "error":
             raise OverlongRowsError(self._overlong_message(overlong))
+
+    def fits(self, one: Encoded) -> bool:
+        """Whether a row is within the limit."""
+        return self.limit is None or len(one.ids) <= self.limit
 
     @property
     def overlong(self) -> str:

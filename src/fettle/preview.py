@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import Any
 
 from rich.console import Console
@@ -13,17 +14,10 @@ from rich.text import Text
 
 from fettle.data.encode import Encoded
 from fettle.data.split import NAMES
-from fettle.prepare import OverlongRowsError, Rows
+from fettle.prepare import LOST_ROWS, OverlongRowsError, Rows
 from fettle.tokenizer import Tokenizer
 
 BARS = " ▁▂▃▄▅▆▇█"
-LOSSES = {
-    "overlong": "longer than the limit",
-    "truncated": "truncated",
-    "dropped": "dropped for their length",
-    "unlabelled": "dropped because nothing of their response is left",
-    "empty": "dropped for an empty cell",
-}
 
 
 @dataclass
@@ -35,7 +29,7 @@ class Lengths:
     counts: dict[str, int] = field(default_factory=dict)
 
     def add(self, encoded: Sequence[Encoded], counts: dict[str, int]) -> None:
-        self.total += [len(one.ids) for one in encoded]
+        self.total += [len(one.ids) + one.cut_off for one in encoded]
         self.labelled += [sum(one.trained[1:]) for one in encoded]
         for key, value in counts.items():
             self.counts[key] = self.counts.get(key, 0) + value
@@ -79,7 +73,8 @@ def _patiently(rows: Rows, name: str) -> Any:
 
 def _example(rows: Rows, index: int, one: Encoded) -> Panel:
     labelled = sum(one.trained[1:])
-    title = f"{rows.table.place(index)} · {len(one.ids)} tokens, {labelled} with loss"
+    cut = f", {one.cut_off} cut off" if one.cut_off else ""
+    title = f"{PurePath(rows.table.place(index)).name} · {len(one.ids)} tokens, {labelled} with loss{cut}"
     return Panel(coloured(one, rows.tokenizer), title=title, title_align="left", border_style="dim")
 
 
@@ -143,7 +138,8 @@ def _losses(found: dict[str, Lengths], rows: Rows) -> Text:
     said = []
     for name, lengths in found.items():
         counts = lengths.counts
-        parts = [f"{counts[key]:,} {words}" for key, words in LOSSES.items() if counts.get(key)]
+        parts = [f"{counts['overlong']:,} longer than the limit"] if counts.get("overlong") else []
+        parts += [f"{counts[key]:,} {words}" for key, words in LOST_ROWS.items() if counts.get(key)]
         if counts.get("overlong") and rows.overlong == "error":
             parts.append("training will refuse them; set preprocessing.overlong_rows to truncate or drop")
         if parts:

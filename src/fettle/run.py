@@ -25,8 +25,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from fettle.config import Config
-from fettle.errors import ConfigError, Fault, MissingFileError
+from fettle.config import Config, load
+from fettle.errors import ConfigError, DataError, Fault, MissingFileError, OutputExistsError
 from fettle.files import disk_faults, write_json, write_text
 from fettle.yamlfile import dump
 
@@ -110,6 +110,27 @@ def reopen(path: str | Path) -> RunFolder:
     folder = RunFolder(Path(path))
     if not folder.description.is_file() or not folder.config.is_file():
         raise MissingFileError(f"{path}: not a run folder (config.yaml or description.json is missing)")
+    return folder
+
+
+def go_on(path: str | Path, described: Mapping[str, Any], config: Config) -> RunFolder:
+    """The folder of a stopped run, if what it was made of has not changed.
+
+    Raises:
+        OutputExistsError: the run is finished.
+        DataError: config, data or tokenizer have changed.
+    """
+    folder = reopen(path)
+    if (folder.model / "fettle.yaml").is_file():
+        raise OutputExistsError(f"{path}: this run is finished; its model is in {folder.model}")
+    before = folder.described()
+    began = load(folder.config, before["overrides"]).config.model_dump(exclude={"dataset", "backend"})
+    now = config.model_dump(exclude={"dataset", "backend"})
+    changed = [key for key in now if now[key] != began[key]]
+    if changed:
+        raise DataError(f"{path}: cannot go on under another config ({', '.join(changed)} changed); start a new run")
+    if before["data_fingerprint"] != described["data_fingerprint"]:
+        raise DataError(f"{path}: cannot go on: data or tokenizer have changed since the run began; start a new run")
     return folder
 
 

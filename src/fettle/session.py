@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,6 +34,8 @@ class Session:
     model: Any
     row_format: str
     """How rows are read: columns, alpaca or messages."""
+    seed: int = 42
+    """The run's seed, which its split was made with."""
 
     @property
     def config(self) -> Config:
@@ -42,10 +45,10 @@ class Session:
     def output_name(self) -> str:
         return output_name(self.config)
 
-    def rows(self, sources: Sources, seed: int, training: bool) -> Rows:
-        """Rows of other data under the same config."""
-        facts_ = self.base.facts
-        return Rows(self.config, sources, self.loaded.folder, self.base.tokenizer, facts_.context, seed, training)
+    def rows(self, sources: Sources, seed: int | None, training: bool) -> Rows:
+        """Rows of other data under the same config; without a seed, split as the run's were."""
+        own, context = self.seed if seed is None else seed, self.base.facts.context
+        return Rows(self.config, sources, self.loaded.folder, self.base.tokenizer, context, own, training)
 
     def decoder(self, override: Mapping[str, Any] | None = None) -> Decoder:
         """What writes answers, by the generation section with `override` laid over it.
@@ -73,6 +76,8 @@ class Session:
         """
         rendered = Rendered(((text, False),), whole=False)
         if not raw:
+            inputs = self.config.input_features
+            text = text.lower() if inputs and inputs[0].preprocessing.lowercase else text
             names = sorted(set(columns_named(self.config.prompt)))
             if len(names) > 1:
                 said = f"the template names several columns ({', '.join(names)}); use predict, or raw"
@@ -90,19 +95,20 @@ class Session:
         batch_size: int,
         answered: int | None = None,
         output: Path | None = None,
-    ) -> tuple[dict[str, float], list[Prediction]]:
-        """Score rows by likelihood, and the first `answered` of them (None: all) by what the model writes.
+    ) -> tuple[dict[str, float], list[Prediction], int]:
+        """Score rows: (scores, answers, number of rows scored).
 
         Args:
+            answered: how many of the rows that can be scored are answered as well; None is all.
             output: file for the answers.
         """
-        scores = evaluate_likelihood(self.model, rows, indices, usable().kind)
-        found = list(predict(self.decoder(), rows, indices[:answered], batch_size))
+        scores, kept = evaluate_likelihood(self.model, rows, indices, usable().kind)
+        found = list(predict(self.decoder(), rows, kept[:answered], batch_size))
         if output is not None:
             with writer(output, overwrite=True) as put:
                 for one in found:
                     put(record(one, self.output_name))
-        return scores | evaluate_answers(found, rows), found
+        return scores | evaluate_answers(found, rows), found, len(kept)
 
 
 def output_name(config: Config) -> str:
@@ -123,11 +129,17 @@ def chosen_rows(rows: Rows, split: str) -> list[int]:
     return rows.splits[split]
 
 
+def _precision() -> str:
+    """Arithmetic of answering and scoring, for bases and trained models alike."""
+    device = usable()
+    return "bfloat16" if device.kind == "cuda" and device.bfloat16 else "float32"
+
+
 def open_base(loaded: Loaded) -> Session:
     """The base model of a config, as it is."""
     config = loaded.config
     base = bases.find(config, loaded.folder)
-    model = loading.load_base(base.folder, "float32", usable().kind, config.trust_remote_code)
+    model = loading.load_base(base.folder, _precision(), usable().kind, config.trust_remote_code)
     model.eval()
     row_format: str = config.dataset.format
     if row_format == "auto":
@@ -138,12 +150,13 @@ def open_base(loaded: Loaded) -> Session:
 
 def open_saved(loaded: Loaded, folder: Path) -> Session:
     """The model that a run saved into a folder."""
-    config, device = loaded.config, usable()
-    dtype = "bfloat16" if device.kind == "cuda" and device.bfloat16 else "float32"
+    config = loaded.config
     base = bases.at(folder, config.base_model) if config.adapter is None else bases.find(config, folder)
-    model = loading.load_base(base.folder, dtype, device.kind, config.trust_remote_code)
+    model = loading.load_base(base.folder, _precision(), usable().kind, config.trust_remote_code)
     if config.adapter is not None:
         model = loading.load_adapter(model, folder)
         base = replace(base, tokenizer=read_tokenizer(folder))
     model.eval()
-    return Session(loaded, base, model, config.dataset.format)
+    about = folder / "fettle.json"
+    seed = json.loads(about.read_text(encoding="utf-8"))["seed"] if about.is_file() else 42
+    return Session(loaded, base, model, config.dataset.format, seed)

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fettle.data.pack import best_fit, order, steps
+from fettle.data.pack import best_fit, order
 
 
 def first_fit(lengths: list[int], capacity: int) -> int:
@@ -59,8 +59,3 @@ def test_order_is_a_function_of_seed_and_epoch() -> None:
     assert not np.array_equal(first, order(1000, 1, 42, True))
     assert not np.array_equal(first, order(1000, 0, 43, True))
     assert list(order(5, 3, 42, False)) == [0, 1, 2, 3, 4]
-
-
-def test_steps_are_the_order_cut() -> None:
-    assert [list(step) for step in steps(np.arange(7), 3)] == [[0, 1, 2], [3, 4, 5], [6]]
-    assert steps(np.arange(0), 3) == []

@@ -61,10 +61,10 @@ def test_a_failed_save_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monkey
     assert list(tmp_path.iterdir()) == []
 
 
-def test_saving_again_replaces(tmp_path: Path) -> None:
-    for rows in ([ONE, TWO], [TWO]):
+def test_what_is_kept_stays(tmp_path: Path) -> None:
+    for rows in ([ONE, TWO], [TWO]):  # the second stands for a process that was as fast under the same fingerprint
         store.save(tmp_path / "x", {"training": collected(rows)}, {})
-    assert len(store.load(tmp_path / "x")[0]["training"]) == 1
+    assert len(store.load(tmp_path / "x")[0]["training"]) == 2
     assert [path.name for path in tmp_path.iterdir()] == ["x"]
 
 

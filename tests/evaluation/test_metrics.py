@@ -34,3 +34,9 @@ def test_lists_must_match():
 
 def test_token_accuracy_counts_places():
     assert token_accuracy([[1, 2, 3], []], [[1, 5, 3, 4], [7]]) == pytest.approx(2 / 5)
+
+
+@pytest.mark.parametrize("text", ["你好世界", "Größe", "yes", "ответ готов"])
+def test_equal_texts_of_any_script_and_length_are_perfect(text):
+    scores = text_metrics([text], [text])
+    assert [scores[name] for name in ("exact_match", "bleu", "rouge1", "rougeL")] == pytest.approx([1.0] * 4)

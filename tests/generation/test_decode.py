@@ -105,3 +105,12 @@ def test_settings_name_only_what_acts(decoder):
     assert greedy.eos_token_id == [2, 3]
     assert settings(Generation(), decoder.tokenizer, [], 512, 7).max_new_tokens == 7
     assert settings(Generation(eos_token_id=9), decoder.tokenizer, [2], 512, 7).eos_token_id == 9
+
+
+def test_a_prompt_near_the_end_of_the_context_is_whole_and_answered_with_less_room(decoder):
+    [ids] = decoder.tokenizer.encode(["a b c d e f g h i j " * 200], special=True)
+    answer = next(decoder.answers([ids[: decoder.context - 5]], 8))
+    assert not answer.truncated
+    assert len(answer.ids) <= 5
+    full = next(decoder.answers([ids[: decoder.context]], 8))
+    assert full.truncated

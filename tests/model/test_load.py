@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 from peft import AutoPeftModelForCausalLM
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from fettle.base import find
@@ -157,4 +158,14 @@ def test_a_tokenizer_larger_than_the_model_is_refused(base, tmp_path):
 def test_a_broken_base_says_why(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "no_such_family"}')
     with pytest.raises(ModelError, match="cannot be loaded"):
+        load.load_base(tmp_path, "float32", "cpu")
+
+
+def test_missing_weights_are_refused_not_drawn_at_random(base, tmp_path):
+    model = load.load_base(base.folder, "float32", "cpu")
+    model.save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    weights.pop("model.layers.0.mlp.up_proj.weight")
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match="1 weights are missing or of the wrong shape"):
         load.load_base(tmp_path, "float32", "cpu")

@@ -1,13 +1,15 @@
 """Metrics files survive cuts; trackers receive what was measured; displays are readable."""
 
+import importlib.util
 import io
 import json
+import sys
 
 import pytest
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from fettle.errors import MissingExtraError
+from fettle.errors import ConfigError, MissingExtraError
 from fettle.training import callbacks
 from tests.training.conftest import config
 
@@ -72,7 +74,12 @@ def test_mlflow_holds_metrics_and_parameters(run, tmp_path, monkeypatch):
     assert found.data.params["trainer.train_steps"] == "3"
 
 
-def test_a_missing_tracker_names_its_extra(run, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "wandb", None)
-    with pytest.raises(MissingExtraError, match=r"fettle\[wandb\]"):
+def test_a_missing_tracker_names_its_extra(run, tmp_path, monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "wandb" else find(name, *rest))
+    with pytest.raises(ConfigError, match=r"fettle\[wandb\]"):
         run(config(callbacks=["wandb"]))
+    assert not (tmp_path / "results").exists()
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(MissingExtraError, match=r"fettle\[wandb\]"):
+        callbacks.trackers(["wandb"], tmp_path)

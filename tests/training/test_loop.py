@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
@@ -19,12 +20,13 @@ from fettle import Callback, Model
 from fettle.base import find
 from fettle.config import load
 from fettle.data import pack
-from fettle.errors import DivergedError, OutOfMemoryError
+from fettle.errors import DataError, DivergedError, OutOfMemoryError
 from fettle.prepare import Rows, Sources
 from fettle.training.callbacks import read_metrics
 from fettle.training.encoded import encoded_rows
+from fettle.training.loop import Loop
 from fettle.training.schedule import factor
-from tests.training.conftest import config
+from tests.training.conftest import config, rows
 
 LORA = {"type": "lora", "r": 4, "dropout": 0.0}
 
@@ -51,7 +53,8 @@ def reference_losses(section, data, tmp_path):
     vectors = [weight for weight in trained.values() if weight.ndim < 2]
     groups = [{"params": matrices, "weight_decay": 0.01}, {"params": vectors, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW([group for group in groups if group["params"]], lr=1e-3)
-    plan = [part for epoch in range(2) for part in pack.steps(pack.order(len(split), epoch, 42, True), 8)]
+    orders = [pack.order(len(split), epoch, 42, True) for epoch in range(2)]
+    plan = [order[start : start + 8] for order in orders for start in range(0, len(order), 8)]
     losses = []
     for step, part in enumerate(plan):
         for group in optimizer.param_groups:
@@ -133,8 +136,6 @@ COMMAND = [sys.executable, "-m", "fettle", "train"]
 
 
 def start(tmp_path, data, **trainer):
-    import yaml
-
     path = tmp_path / "run.yaml"
     path.write_text(yaml.safe_dump(config(**trainer)))
     command = [*COMMAND, "--config", str(path), "--dataset", str(data), "--output_directory", str(tmp_path / "results")]
@@ -389,3 +390,105 @@ def test_a_tokenizer_that_transformers_reads_otherwise_is_told(run, monkeypatch)
     monkeypatch.setattr("fettle.model.load.AutoTokenizer", Other)
     run(callbacks=[Listener()])
     assert [text for text in told if "AutoTokenizer encodes 20 of 20" in text]
+
+
+class InterruptAt(Callback):
+    """Presses Ctrl-C during a step."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_step(self, record):
+        if record["step"] == self.step:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.parametrize("step", [4, 6, 12], ids=["between", "at an evaluation", "before the last"])
+def test_an_interrupted_run_resumes_to_the_same_end(run, step):
+    section = config(epochs=3)
+    _, straight = run(section)
+    _, stopped = run(section, experiment_name="stopped", callbacks=[InterruptAt(step)])
+    assert stopped.train_stats["summary"]["stopped"] == "interrupted"
+    _, resumed = run(section, model_resume_path=stopped.output_directory)
+    weights = [load_file(Path(one.output_directory) / "model/model.safetensors") for one in (straight, resumed)]
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+    assert straight.train_stats["validation"] == resumed.train_stats["validation"]
+
+
+def test_ctrl_c_on_the_last_step_finishes_the_run(run):
+    _, results = run(config(), callbacks=[InterruptAt(6)])
+    assert results.train_stats["summary"]["stopped"] == "finished"
+
+
+def test_resume_keeps_the_plan_whatever_memory_is_free(run, monkeypatch):
+    section = config(epochs=2)
+    section["trainer"]["effective_batch_size"] = "auto"
+    with pytest.raises(KeyboardInterrupt):
+        run(section, experiment_name="stopped", callbacks=[StopAt(50)])
+    _, straight = run(section)
+    monkeypatch.setattr("fettle.hardware.plan.largest_batch", lambda *_: 16)
+    stopped = Path(straight.output_directory).parent / "stopped_run"
+    _, resumed = run(section, model_resume_path=stopped)
+    assert resumed.train_stats["summary"]["total_steps"] == straight.train_stats["summary"]["total_steps"]
+
+
+def test_resume_refuses_another_config(run):
+    with pytest.raises(KeyboardInterrupt):
+        run(config(epochs=2), experiment_name="stopped", callbacks=[StopAt(8)])
+    _, other = run(config())
+    stopped = Path(other.output_directory).parent / "stopped_run"
+    with pytest.raises(DataError, match=r"trainer changed"):
+        run(config(epochs=2, learning_rate=0.1), model_resume_path=stopped)
+
+
+def test_a_gradient_that_is_no_number_is_never_applied(run, monkeypatch):
+    accumulate = Loop._accumulate
+
+    def poisoned(self, rows):
+        loss = accumulate(self, rows)
+        if self.state.step == 5:
+            self.weights[0].grad.fill_(math.nan)
+        return loss
+
+    monkeypatch.setattr(Loop, "_accumulate", poisoned)
+    with pytest.raises(DivergedError, match="the gradient became nan at step 6"):
+        run(config(steps_per_checkpoint=3))
+
+
+def test_schedule_free_keeps_the_weights_it_evaluated(run):
+    keys = {"optimizer": "schedule_free_adamw", "learning_rate_scheduler": {"decay": None}, "learning_rate": 1e-2}
+    _, results = run(config(epochs=2, **keys))
+    saved = Model.load(results.output_directory).evaluate(rows(64), split="validation")[0]
+    assert saved["combined"]["loss"] == pytest.approx(
+        results.train_stats["validation"]["combined"]["loss"][-1], abs=1e-5
+    )
+
+
+FULL = """
+import resource, sys
+from fettle.cli import main
+import fettle.api
+resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, 500_000))
+import signal
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+main(sys.argv[1:])
+"""
+
+
+def test_a_disk_that_takes_no_more_is_told(tmp_path, data):
+    path = tmp_path / "run.yaml"
+    path.write_text(yaml.safe_dump(config()))
+    arguments = [
+        "train",
+        "--config",
+        str(path),
+        "--dataset",
+        str(data),
+        "--output_directory",
+        str(tmp_path / "results"),
+    ]
+    done = subprocess.run([sys.executable, "-c", FULL, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert "Nothing was half-written" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list((tmp_path / "results").rglob(".part-*"))

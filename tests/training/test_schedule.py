@@ -95,3 +95,8 @@ def test_warmup_steps_by_share_or_by_evaluations():
 )
 def test_never_negative_and_never_above_the_top(decay, total, step):
     assert 0.0 <= factor(LearningRateScheduler(decay=decay), step, total, RATE, min(5, total)) <= 1.0 + 1e-9
+
+
+@pytest.mark.parametrize("total", [7, 25, 33])
+def test_wsd_never_overshoots(total):
+    assert max(rates(LearningRateScheduler(decay="wsd"), total)) == 1.0

@@ -25,9 +25,11 @@ class Encoded:
 
     ids: list[int]
     trained: list[bool]
+    cut_off: int = 0
+    """Tokens that were cut at the end."""
 
     def cut(self, limit: int) -> Encoded:
-        return Encoded(self.ids[:limit], self.trained[:limit])
+        return Encoded(self.ids[:limit], self.trained[:limit], max(0, len(self.ids) - limit))
 
 
 @dataclass(frozen=True)

@@ -21,11 +21,6 @@ def order(rows: int, epoch: int, seed: int, shuffle: bool) -> NDArray[np.int64]:
     return np.random.Generator(np.random.PCG64([seed, epoch])).permutation(rows)
 
 
-def steps(rows: NDArray[np.int64], size: int) -> list[NDArray[np.int64]]:
-    """The rows of each optimizer step of an epoch; the last may be smaller."""
-    return [rows[start : start + size] for start in range(0, len(rows), size)]
-
-
 def best_fit(lengths: Sequence[int], capacity: int, most: int | None = None) -> list[list[int]]:
     """Positions of `lengths` in packs of at most `capacity` tokens and `most` rows, by best-fit decreasing.
 

@@ -35,17 +35,30 @@ def find(name: str, folder: Path) -> list[Path]:
         MissingFileError: there is none.
     """
     for base in (folder, Path.cwd()):
-        path = base / name
-        if os.path.exists(path):  # unlike Path.exists, also for a name too long for the system
-            return [_shown(path)]
-        matches = sorted(glob.glob(str(path), recursive=True)) if any(mark in name for mark in "*?[") else []
+        matches = _matches(base / name)
         if matches:
-            return [_shown(Path(match)) for match in matches]
+            return [_shown(match) for match in matches]
     parent = (folder / name).parent
     beside = [entry.name for entry in parent.glob("*")] if os.path.isdir(parent) else []
     raise MissingFileError(
         f"{name}: no such file{nearest(Path(name).name, beside)} (looked in {folder} and {Path.cwd()})"
     )
+
+
+def _matches(path: Path) -> list[Path]:
+    """The path if it is there, else what it matches as a glob."""
+    if os.path.exists(path):  # unlike Path.exists, also for a name too long for the system
+        return [path]
+    is_glob = any(mark in path.name or mark in str(path.parent) for mark in "*?[")
+    return [Path(match) for match in sorted(glob.glob(str(path), recursive=True))] if is_glob else []
+
+
+def absolute(name: str, folder: Path) -> str:
+    """A source's name that means the same from every folder: hub names as they are, paths and globs made absolute."""
+    if is_hub_name(name, folder):
+        return name
+    base = next((base for base in (folder, Path.cwd()) if _matches(base / name)), folder)
+    return str(base.resolve() / name)
 
 
 def _shown(path: Path) -> Path:
@@ -71,10 +84,13 @@ def source_fingerprint(source: Any, folder: Path) -> str | None:
     for path in find(str(source), folder):
         for part in sorted(path.rglob("*")) if path.is_dir() else [path]:
             if part.is_file():
-                digest.update(part.name.encode())
-                with part.open("rb") as stream:
-                    while block := stream.read(1 << 22):
-                        digest.update(block)
+                digest.update(part.name.encode(errors="surrogateescape"))
+                try:
+                    with part.open("rb") as stream:
+                        while block := stream.read(1 << 22):
+                            digest.update(block)
+                except PermissionError:
+                    raise DataError(f"{part}: may not be read (permission)") from None
     return digest.hexdigest()
 
 
@@ -208,6 +224,8 @@ def _read_json(text: str, path: Path) -> Table:
         raise DataError(f"{path}:{error.lineno}: not valid JSON: {error.msg} (column {error.colno})") from None
     except RecursionError:
         raise DataError(f"{path}: nested too deeply") from None
+    except ValueError as error:  # a number of thousands of digits
+        raise DataError(f"{path}: not usable JSON: {error}") from None
     if isinstance(data, dict):
         lists = [value for value in data.values() if isinstance(value, list)]
         rows = len(lists) == 1 and all(isinstance(item, dict) for item in lists[0])

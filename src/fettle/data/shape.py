@@ -116,8 +116,8 @@ def canonical(
     if shape.input is not None and shape.sampled:
         needed.add(shape.input)
     optional = {"input"} & set(table.columns) if shape.format == "alpaca" else set()
-    columns = {name: _fill(table.columns[name], reading) for name in needed - optional}
-    responses = _fill(table.columns[shape.output], writing) if shape.output in table.columns else None
+    columns = {name: _filled(table, name, reading) for name in needed - optional}
+    responses = _filled(table, shape.output, writing) if shape.output in table.columns else None
     for index in indices:
         row = table.row(index)
         kept = all(_present(table, index, name, cells[index], reading) for name, cells in columns.items())
@@ -133,6 +133,14 @@ def canonical(
 
 def _empty(cell: Any) -> bool:
     return cell is None or cell == "" or (isinstance(cell, float) and cell != cell)
+
+
+def _filled(table: Table, name: str, how: CellRules) -> list[Any]:
+    """A column with its gaps closed; done once, however many chunks are read."""
+    key = (name, how.missing_value_strategy, how.fill_value)
+    if key not in table.filled:
+        table.filled[key] = _fill(table.columns[name], how)
+    return table.filled[key]
 
 
 def _fill(cells: list[Any], how: CellRules) -> list[Any]:
@@ -191,7 +199,12 @@ def _conversation(table: Table, index: int, column: str, training: bool) -> tupl
 
 def _message(message: Any, place: str) -> Message:
     if not isinstance(message, dict) or "role" not in message:
-        raise DataError(f"{place}: expected an object with role and content")
+        likely = (
+            "; from and value are ShareGPT's words, which are not available yet"
+            if isinstance(message, dict) and "from" in message
+            else ""
+        )
+        raise DataError(f"{place}: expected an object with role and content{likely}")
     if message["role"] not in ROLES:
         raise DataError(f"{place}: unknown role {message['role']!r} (one of {', '.join(ROLES)})")
     for key in ("weight", "loss_weight"):

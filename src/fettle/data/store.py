@@ -73,6 +73,8 @@ class Collector:
 
 def save(folder: Path, splits: dict[str, EncodedSplit], about: dict[str, Any]) -> None:
     """Keep encoded splits under a folder; whole or not at all."""
+    if is_kept(folder):  # another process was as fast
+        return
     with whole_folder(folder) as part:
         for name, split in splits.items():
             for key in ("ids_S", "trained_S", "starts", "rows_R"):

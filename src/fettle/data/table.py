@@ -26,6 +26,8 @@ class Table:
     columns: dict[str, list[Any]]
     origins: list[Origin] = field(default_factory=list)
     fingerprint: str = ""
+    filled: dict[tuple[str, ...], list[Any]] = field(default_factory=dict)
+    """Columns whose gaps were closed, by column and how."""
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values()), []))
@@ -55,7 +57,7 @@ class Table:
         if name not in self.columns:
             source = self.origins[0].name if self.origins else "the data"
             raise DataError(
-                f"{source}: there is no column {name!r} ({wanted_by}){nearest(name, self.columns)} "
+                f"{source}: there is no column {name!r} ({wanted_by}){nearest(name, self.columns)}. "
                 f"The columns are: {', '.join(self.columns)}"
             )
         return self.columns[name]

@@ -20,8 +20,10 @@ PACK_TOKENS = 4096
 
 def evaluate_likelihood(
     model: Any, rows: Rows, indices: Sequence[int], device: str, batch_size: int | None = None
-) -> dict[str, float]:
-    """Loss, perplexity and next-token accuracy on rows; rows longer than the context are cut to it.
+) -> tuple[dict[str, float], list[int]]:
+    """(loss, perplexity and next-token accuracy, the rows they are of).
+
+    Rows longer than the limit are left out with `overlong_rows: drop`, else cut to it.
 
     Raises:
         DataError: no row has a target.
@@ -31,31 +33,36 @@ def evaluate_likelihood(
         raise DataError("no row has a response to compare with; evaluation needs the output column")
     model.eval()
     with torch.no_grad():
-        return likelihood(model, split, device, PACK_TOKENS, batch_size).metrics()
+        scores = likelihood(model, split, device, PACK_TOKENS, batch_size).metrics()
+    return scores, split.rows_R.tolist()
 
 
 def _encode(rows: Rows, indices: Sequence[int]) -> EncodedSplit:
     collector = Collector()
     for start in range(0, len(indices), CHUNK):
         kept = [(index, text) for index, text in rows.rendered(indices[start : start + CHUNK]) if text is not None]
-        encoded = [
-            one.cut(rows.limit) if rows.limit else one
-            for one in encode_rows([text for _, text in kept], rows.tokenizer, rows.limits)
+        encoded = encode_rows([text for _, text in kept], rows.tokenizer, rows.limits)
+        pairs = [
+            (index, one)
+            for (index, _), one in zip(kept, encoded, strict=True)
+            if rows.fits(one) or rows.overlong != "drop"
         ]
-        labelled = [(index, one) for (index, _), one in zip(kept, encoded, strict=True) if any(one.trained[1:])]
+        labelled = [(index, one.cut(rows.limit or len(one.ids))) for index, one in pairs]
+        labelled = [(index, one) for index, one in labelled if any(one.trained[1:])]
         collector.add([index for index, _ in labelled], [one for _, one in labelled])
     return collector.finish({})
 
 
 def evaluate_answers(predictions: Sequence[Prediction], rows: Rows) -> dict[str, float]:
     """Exact match, BLEU, ROUGE, edit distances and token accuracy of written answers, and how many ended by themselves."""
-    known = [one for one in predictions if one.target is not None]
+    known = [(one.answer, one.target) for one in predictions if one.answer is not None and one.target is not None]
     if not known:
         return {}
-    targets = [str(one.target) for one in known]
+    targets = [target for _, target in known]
     ids = rows.tokenizer.encode(targets, special=False)
     return {
-        **text_metrics([one.answer.text for one in known], targets),
-        "token_accuracy": token_accuracy([one.answer.ids for one in known], ids),
-        "stopped": sum(one.answer.stopped for one in known) / len(known),
+        **text_metrics([answer.text for answer, _ in known], targets),
+        "token_accuracy": token_accuracy([answer.ids for answer, _ in known], ids),
+        "stopped": sum(answer.stopped for answer, _ in known) / len(known),
+        "truncated_prompts": sum(answer.truncated for answer, _ in known) / len(known),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,8 +50,11 @@ def likelihood(
         batch_size: most rows of one; None is as many as the tokens allow.
     """
     packs = best_fit([int(length) for length in split.lengths_R], pack_tokens, batch_size)
+    if most:  # packs come longest first; a part of them is to be a fair sample, and always the same
+        random.Random(0).shuffle(packs)
+        packs = packs[:most]
     total, correct, labels = 0.0, 0, 0
-    for rows in packs[:most] if most else packs:
+    for rows in packs:
         packed = batch(split, rows, device)
         loss, right = packed_outcome(model, packed)
         total += float(loss)

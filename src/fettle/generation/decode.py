@@ -5,6 +5,7 @@ Letters: B = rows of a batch, T = longest prompt of the batch, G = tokens genera
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -58,10 +59,8 @@ class Decoder:
         step = max(1, batch_size) * WINDOW
         for start in range(0, len(prompts), step):
             window = prompts[start : start + step]
-            order = sorted(range(len(window)), key=lambda at: len(window[at]))
             found: dict[int, Answer] = {}
-            for first in range(0, len(order), batch_size):
-                positions = order[first : first + batch_size]
+            for positions in self._batches(window, batch_size):
                 found |= dict(zip(positions, self._batch([window[at] for at in positions]), strict=True))
             yield from (found[at] for at in range(len(window)))
 
@@ -69,14 +68,29 @@ class Decoder:
         """Answer one prompt, handing over each piece of text as it comes."""
         return self._batch([prompt], _Streamer(self, show))[0]
 
+    def _batches(self, prompts: Sequence[list[int]], batch_size: int) -> list[list[int]]:
+        """Positions of prompts answered together: neighbours by length; those near the end of the context alone, with less room."""
+        order = sorted(range(len(prompts)), key=lambda at: len(prompts[at]))
+        roomy = [at for at in order if self._room(prompts[at]) == self._most]
+        batches = [roomy[first : first + batch_size] for first in range(0, len(roomy), batch_size)]
+        return batches + [[at] for at in order[len(roomy) :]]
+
+    @property
+    def _most(self) -> int:
+        return int(self.settings.max_new_tokens or 1)
+
+    def _room(self, prompt: list[int]) -> int:
+        """Tokens that an answer may have."""
+        left = self._most if self.context is None else self.context - len(prompt)
+        return max(1, min(self._most, left))
+
     def _fit(self, prompt: list[int]) -> list[int]:
-        """The end of a prompt that leaves room for the answer."""
+        """The prompt, or the end of one that leaves no room at all in the context."""
         if not prompt:
             raise DataError("an empty prompt: there is nothing to answer (the tokenizer adds no first token either)")
-        if self.context is None:
+        if self.context is None or len(prompt) < self.context:
             return prompt
-        room = self.context - (self.settings.max_new_tokens or 1)
-        return prompt if len(prompt) <= room else prompt[-max(1, room) :]
+        return prompt[-(self.context - min(self._most, max(1, self.context // 2))) :]
 
     def _batch(self, prompts: Sequence[list[int]], streamer: BaseStreamer | None = None) -> list[Answer]:
         fitted = [self._fit(prompt) for prompt in prompts]
@@ -89,6 +103,8 @@ class Decoder:
             [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in fitted], device=self.device
         )
         recorder = _Recorder()
+        settings_ = copy.copy(self.settings)
+        settings_.max_new_tokens = min(self._room(prompt) for prompt in fitted)
         with torch.inference_mode(), _own_settings_only(self.model):
             output = self.model.generate(
                 input_ids=input_ids_BT, attention_mask=mask_BT, generation_config=self.settings, streamer=streamer,

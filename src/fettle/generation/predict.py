@@ -22,35 +22,41 @@ ENDINGS = (".jsonl", ".csv", ".parquet")
 
 @dataclass(frozen=True)
 class Prediction:
-    """One row's answer, its columns, and the text it should have been where that is known."""
+    """One row's answer, its columns, and the text it should have been where that is known.
+
+    A row that an empty cell drops has no answer; it keeps its place.
+    """
 
     index: int
     columns: Mapping[str, Any]
     prompt: str
     target: str | None
-    answer: Answer
+    answer: Answer | None
 
 
 def predict(decoder: Decoder, rows: Rows, indices: Sequence[int], batch_size: int) -> Iterator[Prediction]:
-    """Answer rows, in their order; rows that an empty cell drops get no answer."""
+    """Answer rows, in their order."""
     step = max(1, batch_size) * WINDOW
     source = rows.prompts(indices)
     while chunk := list(itertools.islice(source, step)):
-        kept = [(index, row, ids) for index, row, ids in chunk if row is not None]
-        for (index, row, ids), answer in zip(
-            kept, decoder.answers([ids for _, _, ids in kept], batch_size), strict=True
-        ):
-            prompt = rows.tokenizer.decode(ids, skip_special=False)
-            yield Prediction(index, rows.table.row(index), prompt, rows.renderer.response(row), answer)
+        answers = decoder.answers([ids for _, row, ids in chunk if row is not None], batch_size)
+        for index, row, ids in chunk:
+            if row is None:
+                yield Prediction(index, rows.table.row(index), "", None, None)
+            else:
+                prompt = rows.tokenizer.decode(ids, skip_special=False)
+                target = rows.renderer.response(row)
+                yield Prediction(index, rows.table.row(index), prompt, target, next(answers))
 
 
 def record(prediction: Prediction, name: str) -> dict[str, Any]:
-    """What a file holds of a prediction: the row's columns, then the response."""
+    """What a file holds of a prediction: the row's columns, then the response and how it came about."""
     answer = prediction.answer
     own = {
-        f"{name}_response": answer.text,
-        f"{name}_probability": probability(answer),
-        f"{name}_stopped": answer.stopped,
+        f"{name}_response": answer.text if answer else None,
+        f"{name}_probability": probability(answer) if answer else None,
+        f"{name}_stopped": answer.stopped if answer else None,
+        f"{name}_truncated": answer.truncated if answer else None,
     }
     return {**prediction.columns, **own}
 
@@ -80,7 +86,7 @@ def writer(path: Path, overwrite: bool) -> Iterator[Callable[[Mapping[str, Any]]
             with _parquet(part) as put:
                 yield put
         else:
-            with part.open("w", encoding="utf-8", newline="") as stream:
+            with part.open("w", encoding="utf-8", errors="backslashreplace", newline="") as stream:
                 yield _csv(stream) if path.suffix == ".csv" else _jsonl(stream)
 
 
@@ -115,7 +121,7 @@ def _parquet(path: Path) -> Iterator[Callable[[Mapping[str, Any]], None]]:
 
     def flush() -> None:
         nonlocal file
-        own = [name for name in waiting[0] if name.rpartition("_")[2] in ("probability", "stopped")]
+        own = [name for name in waiting[0] if name.rpartition("_")[2] in ("probability", "stopped", "truncated")]
         columns = {name: [row[name] if name in own else as_text(row[name]) for row in waiting] for name in waiting[0]}
         table = pyarrow.table(columns)
         if file is None:
@@ -141,14 +147,14 @@ def frame(predictions: Iterable[Prediction], name: str, tokens: Callable[[int], 
     """A pandas DataFrame in Ludwig's columns: `<f>_predictions` (tokens), `<f>_response`, `<f>_probabilities`, `<f>_probability`."""
     import pandas
 
-    rows = [
-        {
-            f"{name}_predictions": [tokens(token) for token in one.answer.ids],
-            f"{name}_response": one.answer.text,
-            f"{name}_probabilities": one.answer.probabilities,
-            f"{name}_probability": probability(one.answer),
-        }
-        for one in predictions
-    ]
+    rows = []
+    for one in predictions:
+        answer = one.answer
+        found = (
+            ([tokens(token) for token in answer.ids], answer.text, answer.probabilities, probability(answer))
+            if answer
+            else (None, None, None, None)
+        )
+        rows.append(found)
     columns = [f"{name}_{part}" for part in ("predictions", "response", "probabilities", "probability")]
     return pandas.DataFrame(rows, columns=columns)

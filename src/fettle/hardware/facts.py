@@ -30,14 +30,26 @@ class DeviceFacts:
 
 def device() -> DeviceFacts:
     """The first GPU that the driver shows, else the CPU."""
-    if os.environ.get("CUDA_VISIBLE_DEVICES", "0") not in ("", "-1") and shutil.which("nvidia-smi"):
-        asked = ["nvidia-smi", "--query-gpu=name,memory.free,compute_cap", "--format=csv,noheader,nounits"]
+    return _gpu() or cpu()
+
+
+def _gpu() -> DeviceFacts | None:
+    """The first GPU that this process may see; None where there is none or the driver does not tell."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip()
+    if visible in ("", "-1") or not shutil.which("nvidia-smi"):
+        return None
+    asked = [
+        "nvidia-smi",
+        f"--id={visible}",
+        "--query-gpu=name,memory.free,compute_cap",
+        "--format=csv,noheader,nounits",
+    ]
+    try:
         answer = subprocess.run(asked, capture_output=True, text=True, check=False, timeout=20)  # noqa: S603
-        lines = answer.stdout.strip().splitlines()
-        if answer.returncode == 0 and lines:
-            name, free, capability = (part.strip() for part in lines[0].split(","))
-            return DeviceFacts("cuda", name, int(free) * 2**20, _cores(), float(capability) >= 8.0)
-    return cpu()
+        name, free, capability = (part.strip() for part in answer.stdout.strip().splitlines()[0].split(","))
+        return DeviceFacts("cuda", name, int(free) * 2**20, _cores(), float(capability) >= 8.0)
+    except (subprocess.TimeoutExpired, OSError, IndexError, ValueError):
+        return None
 
 
 def cpu() -> DeviceFacts:

@@ -10,7 +10,7 @@ from fettle.training.config import FinetuneTrainer
 LEARNING_RATE_ADAPTER = 2e-4
 LEARNING_RATE_FULL = 2e-5
 # Beyond this a longer pack no longer fills the device better; it only takes memory.
-PACK_TOKENS = {"cpu": 4096, "cuda": 32768}
+PACK_TOKENS = {"cpu": 4096, "cuda": 8192}
 RESERVE = 0.8  # share of the free memory that is planned with
 
 
@@ -90,11 +90,11 @@ def fill(
         if batch != "auto":
             effective = batch * (1 if steps == "auto" else steps)
         else:
-            effective = largest_batch(trainer, rows, int(fits / max(1.0, mean_length)))
-            effective *= 1 if steps == "auto" else steps
+            largest = largest_batch(trainer, rows, int(fits / max(1.0, mean_length)))
+            effective = largest if steps == "auto" else max(steps, largest - largest % steps)
     most = None if batch == "auto" else batch
     if most is None and steps != "auto":
-        most = max(1, effective // steps)
+        most = max(1, int(effective) // steps)
     return Plan(arithmetic, float(rate), int(effective), most, int(tokens))
 
 

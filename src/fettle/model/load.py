@@ -31,15 +31,19 @@ def load_base(folder: Path, dtype: str, device: str, trust_remote_code: bool = F
     """
     try:
         config = AutoConfig.from_pretrained(str(folder), trust_remote_code=trust_remote_code)
-        model = AutoModelForCausalLM.from_pretrained(
+        model, report = AutoModelForCausalLM.from_pretrained(
             str(folder),
             config=config,
             dtype=getattr(torch, dtype),
             trust_remote_code=trust_remote_code,
             use_safetensors=True,
+            output_loading_info=True,
         )
     except (OSError, ValueError, KeyError, SafetensorError, RuntimeError) as error:
         raise ModelError(f"{folder}: cannot be loaded: {str(error).strip().splitlines()[0]}") from None
+    absent = sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"])
+    if absent:  # transformers would go on with random weights in their place
+        raise ModelError(f"{folder}: {len(absent)} weights are missing or of the wrong shape: {', '.join(absent[:3])}")
     return model.to(device)
 
 

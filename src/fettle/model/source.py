@@ -65,6 +65,8 @@ class BaseFacts:
     layers: int
     parameters: int
     """Number of weights, from the headers of the weight files; 0 where they are not here yet."""
+    weights: frozenset[str] = frozenset()
+    """Names of the weights."""
 
 
 def locate(name: str, folder: Path = Path(), weights: bool = True) -> Path:
@@ -126,6 +128,7 @@ def facts(name: str, folder: Path, weights: bool = True) -> BaseFacts:
         )
     if config.get("auto_map") and not config.get("model_type"):
         raise ModelError(f"{folder}: brings its own code; set trust_remote_code: true if you trust it")
+    sizes = _sizes(folder) if weights else {}
     return BaseFacts(
         name=name,
         folder=folder,
@@ -134,12 +137,13 @@ def facts(name: str, folder: Path, weights: bool = True) -> BaseFacts:
         vocab_size=int(text["vocab_size"]),
         hidden=int(text.get("hidden_size") or text.get("n_embd") or text.get("d_model") or 0),
         layers=int(text.get("num_hidden_layers") or text.get("n_layer") or text.get("num_layers") or 0),
-        parameters=_count(folder) if weights else 0,
+        parameters=sum(sizes.values()),
+        weights=frozenset(sizes),
     )
 
 
-def _count(folder: Path) -> int:
-    """Number of weights in the safetensors files of a folder, from their headers."""
+def _sizes(folder: Path) -> dict[str, int]:
+    """Name and number of values of each weight in the safetensors files of a folder, from their headers."""
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         try:
@@ -159,20 +163,20 @@ def _count(folder: Path) -> int:
                 "Convert them where you trust them: AutoModelForCausalLM.from_pretrained(...).save_pretrained(...)"
             )
         raise ModelError(f"{folder}: no weights here (model.safetensors is missing)")
-    return sum(_header_count(path) for path in files)
+    return {name: size for path in files for name, size in _header(path).items()}
 
 
-def _header_count(path: Path) -> int:
+def _header(path: Path) -> dict[str, int]:
     there = path.stat().st_size
     try:
         with path.open("rb") as stream:
             (size,) = struct.unpack("<Q", stream.read(8))
             header = json.loads(stream.read(min(size, there)))
-        entries = [entry for key, entry in header.items() if key != "__metadata__"]
-        whole = 8 + size + max((entry["data_offsets"][1] for entry in entries), default=0)
-        total: int = sum(math.prod(entry["shape"]) for entry in entries)
+        entries = {key: entry for key, entry in header.items() if key != "__metadata__"}
+        whole = 8 + size + max((entry["data_offsets"][1] for entry in entries.values()), default=0)
+        found: dict[str, int] = {key: math.prod(entry["shape"]) for key, entry in entries.items()}
     except (struct.error, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
         raise ModelError(f"{path}: not a safetensors file, or one cut short ({there} bytes)") from None
     if whole != there:
         raise ModelError(f"{path}: the file is cut short ({there} of {whole} bytes); copy or download it again")
-    return total
+    return found

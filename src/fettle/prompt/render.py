@@ -41,6 +41,11 @@ class Renderer:
     alpaca: bool
     chat: ChatTemplate | None
 
+    @property
+    def glues(self) -> bool:
+        """Whether nothing separates a prompt from its response."""
+        return self.chat is None and self.template is None and not self.alpaca
+
     def finished(self, row: Row) -> Rendered:
         """The whole row, responses marked.
 
@@ -139,6 +144,10 @@ def renderer(section: Prompt, row_format: str, chat_template: str | None, bos: s
         )
     if section.system is not None and not chat:
         raise DataError("prompt.system needs a chat template; set prompt.use_chat_template: true")
+    if row_format == "alpaca" and section.task is not None and section.template is None:
+        raise DataError(
+            "prompt.task needs a prompt.template for Alpaca rows, such as '{__task__}\\n{instruction}\\n{input}\\n'"
+        )
     template = section.template
     if template is None and section.task is not None:
         template = ZERO_SHOT

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from fettle.errors import MissingExtraError
-from fettle.files import write_text
+from fettle.files import disk_faults, write_text
 
 Record = Mapping[str, Any]
 
@@ -53,10 +53,11 @@ class MetricsFile(Callback):
             kept = [
                 line
                 for line in self.path.read_text(encoding="utf-8").split("\n")
-                if _step(line) in range(about["start_step"] + 1)
+                if about["start_step"] and _step(line) in range(about["start_step"] + 1)
             ]
             write_text(self.path, "".join(f"{line}\n" for line in kept))
-        self.stream = self.path.open("a", encoding="utf-8")
+        with disk_faults(self.path):
+            self.stream = self.path.open("a", encoding="utf-8")
 
     def on_step(self, record: Record) -> None:
         self._write({"split": "training", **record})
@@ -70,8 +71,9 @@ class MetricsFile(Callback):
 
     def _write(self, record: Record) -> None:
         assert self.stream is not None
-        self.stream.write(json.dumps(record) + "\n")
-        self.stream.flush()
+        with disk_faults(self.path):
+            self.stream.write(json.dumps(record) + "\n")
+            self.stream.flush()
 
 
 def _step(line: str) -> int | None:

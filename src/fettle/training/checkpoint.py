@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 
 from fettle.files import whole_folder
 
+Scaler = torch.amp.GradScaler | None
 _NAME = re.compile(r"step-(\d{8})")
 
 
@@ -42,6 +43,8 @@ class State:
     watched: dict[str, list[float]] = field(default_factory=dict)
     """Best value and evaluations without improvement of what plateaus are measured by."""
     seconds: float = 0.0
+    pack_tokens: int = 0
+    """Most tokens of a forward pass since memory ran out; 0 is the plan's."""
 
 
 def trained_weights(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
@@ -49,12 +52,15 @@ def trained_weights(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
     return {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
 
 
-def save(folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, state: State, keep: int) -> Path:
+def save(
+    folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, scaler: Scaler, state: State, keep: int
+) -> Path:
     """Write the checkpoint of a step and remove those older than the `keep` newest."""
     path = folder / f"step-{state.step:08d}"
     with whole_folder(path) as part:
         save_file(_detached(model), part / "trained.safetensors")
-        torch.save(optimizer.state_dict(), part / "optimizer.pt")
+        states = {"optimizer": optimizer.state_dict(), "scaler": scaler.state_dict() if scaler else None}
+        torch.save(states, part / "optimizer.pt")
         torch.save(_random_state(), part / "random.pt")
         (part / "state.json").write_text(json.dumps(asdict(state), indent=2))
     for old in whole(folder)[:-keep]:
@@ -75,10 +81,13 @@ def whole(folder: Path) -> list[Path]:
     return sorted(found)
 
 
-def load(path: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> State:
+def load(path: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, scaler: Scaler) -> State:
     """Put a checkpoint back: weights, optimizer, random state."""
     load_weights(path, model)
-    optimizer.load_state_dict(torch.load(path / "optimizer.pt", weights_only=True))
+    states = torch.load(path / "optimizer.pt", weights_only=True)
+    optimizer.load_state_dict(states["optimizer"])
+    if scaler is not None:
+        scaler.load_state_dict(states["scaler"])
     _set_random_state(torch.load(path / "random.pt", weights_only=True))
     return State(**json.loads((path / "state.json").read_text()))
 

@@ -59,7 +59,7 @@ class Loop:
         self.state = checkpoint.State()
         self.autocast = autocast
         self.pack_tokens = plan.pack_tokens
-        self.interrupted = False
+        self.interruption = threading.Event()
         rows = objective.rows("training")
         self.steps_per_epoch = math.ceil(rows / plan.effective_batch_size)
         self.total_steps = section.train_steps or section.epochs * self.steps_per_epoch
@@ -70,6 +70,8 @@ class Loop:
         fp16 = plan.precision == "float16" and objective.device == "cuda"
         self.scaler = torch.amp.GradScaler("cuda") if fp16 else None
         self.plateau = Plateau(section, self.state)
+        self._cached_epoch = -1
+        self._cached_order = np.zeros(0, np.int64)
 
     def _steps_between_evaluations(self) -> int:
         if self.section.steps_per_checkpoint:
@@ -80,7 +82,9 @@ class Loop:
         """Go back to the newest whole checkpoint, where there is one."""
         path = checkpoint.newest(self.folder)
         if path is not None:
-            self.state = checkpoint.load(path, self.model, self.optimizer)
+            self.state = checkpoint.load(path, self.model, self.optimizer, self.scaler)
+            if self.state.pack_tokens:
+                self._pack_less(self.state.pack_tokens)
             self.plateau = Plateau(self.section, self.state)
         return path
 
@@ -93,29 +97,27 @@ class Loop:
         """
         for callback in self.callbacks:
             callback.on_train_start({"total_steps": self.total_steps, "start_step": self.state.step, **about})
-        stopped = "finished"
+        stopped = "interrupted"
         previous = (
             {number: signal.signal(number, self._interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
             if _main_thread()
             else {}
         )
+        profiling = profiler(self.section.profiler, self.section.enable_profiling, self.folder.parent / "profile")
         try:
             if self.state.step == 0 and not self.section.skip_all_evaluation:
                 self._evaluate()
-            with profiler(
-                self.section.profiler, self.section.enable_profiling, self.folder.parent / "profile"
-            ) as profile:
-                while self.state.step < self.total_steps:
+            with profiling as profile:
+                while not self._stale() and not self._through() and not self.interruption.is_set():
                     self._step()
                     profile.step()
-                    last = self.state.step == self.total_steps
-                    if self.interrupted:
-                        stopped = "interrupted"
+                    if self.state.step % self.every == 0 or self._through():
+                        self._checkpoint()
+                    elif self.interruption.is_set():
                         self._save()
-                        break
-                    if (self.state.step % self.every == 0 or last) and self._checkpoint() and not last:
-                        stopped = "early"
-                        break
+            if self._through() or self._stale():
+                stopped = "finished" if self._through() else "early"
+                _swap_weights(self.optimizer, "eval")
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
@@ -126,9 +128,18 @@ class Loop:
                 callback.on_train_end(vars(summary))
         return summary
 
+    def _through(self) -> bool:
+        """Whether all steps are taken; a batch that grew on a plateau reads the epochs in fewer steps."""
+        read = self.section.train_steps is None and self.state.epoch >= self.section.epochs
+        return read or self.state.step >= self.total_steps
+
+    def _stale(self) -> bool:
+        """Whether too many evaluations brought nothing better; also after a resume, so that a killed run ends the same."""
+        return 0 < self.section.early_stop <= self.state.stale
+
     def _interrupt(self, number: int, _: FrameType | None) -> None:
         """The first Ctrl-C ends the run after its step, with a checkpoint; the second ends the process at once."""
-        self.interrupted = True
+        self.interruption.set()
         signal.signal(number, signal.SIG_DFL)
         for callback in self.callbacks:
             callback.on_message("stopping after this step and saving a checkpoint; press Ctrl-C again to quit at once")
@@ -144,7 +155,7 @@ class Loop:
         return [int(row) for row in rows]
 
     def _order(self, epoch: int) -> np.ndarray[Any, np.dtype[np.int64]]:
-        if getattr(self, "_cached_epoch", None) != epoch:
+        if self._cached_epoch != epoch:
             self._cached_epoch = epoch
             self._cached_order = pack.order(
                 self.objective.rows("training"), epoch, self.seed, self.section.should_shuffle
@@ -162,10 +173,12 @@ class Loop:
             norm = self._norm()
         else:
             loss = self._gradients(rows)
-            self._refuse_divergence(loss, rows)
+            self._refuse_divergence(loss, "loss", rows)
             norm = self._clip()
+            if self.scaler is None:  # a scaler skips such steps by itself, and then scales less
+                self._refuse_divergence(norm, "gradient", rows)
             self._apply()
-        self._refuse_divergence(loss, rows)
+        self._refuse_divergence(loss, "loss", rows)
         state = self.state
         state.step += 1
         tokens = self.objective.tokens(rows)
@@ -209,13 +222,17 @@ class Loop:
                         f"not even one row fits {self.objective.device} memory; use an adapter, enable_gradient_checkpointing, or a "
                         "smaller preprocessing.global_max_sequence_length"
                     ) from None
-            self.pack_tokens //= 2
-            self.objective = replace(self.objective, pack_tokens=self.pack_tokens)
+            self._pack_less(self.pack_tokens // 2)
             torch.cuda.empty_cache()
             for callback in self.callbacks:
                 callback.on_message(
                     f"out of memory; from here on at most {self.pack_tokens} tokens share a forward pass"
                 )
+
+    def _pack_less(self, tokens: int) -> None:
+        """From here on at most so many tokens share a forward pass."""
+        self.pack_tokens = self.state.pack_tokens = tokens
+        self.objective = replace(self.objective, pack_tokens=tokens)
 
     def _accumulate(self, rows: list[int]) -> float:
         labels = max(1, self.objective.labels(rows))
@@ -270,38 +287,37 @@ class Loop:
         else:
             self.optimizer.step()
 
-    def _refuse_divergence(self, loss: float, rows: list[int]) -> None:
-        if math.isfinite(loss):
-            return
-        named = ", ".join(self.place(row) for row in rows[:4])
+    def _refuse_divergence(self, value: float, what: str, rows: list[int]) -> None:
+        if not math.isfinite(value):
+            named = ", ".join(self.place(row) for row in rows[:4])
+            where = f"at step {self.state.step + 1}, on a batch of {len(rows)} rows ({named}, ...)"
+            raise DivergedError(self._diverged(f"the {what} became {value} {where}"))
+
+    def _diverged(self, said: str) -> str:
         kept = checkpoint.newest(self.folder)
-        raise DivergedError(
-            f"the loss became {loss} at step {self.state.step + 1}, on a batch of {len(rows)} rows ({named}, ...). "
-            f"{f'The last good checkpoint is {kept}' if kept else 'There is no checkpoint yet'}. "
+        return (
+            f"{said}. {f'The last good checkpoint is {kept}' if kept else 'There is no checkpoint yet'}. "
             "Try a smaller trainer.learning_rate, or precision: float32, or look at these rows"
         )
 
-    def _checkpoint(self) -> bool:
-        """Evaluate and save; True when the run should stop early."""
+    def _checkpoint(self) -> None:
+        """Evaluate, keep the best, save."""
         metrics = {} if self.section.skip_all_evaluation else self._evaluate()
-        watched = metrics.get("validation", {}).get(self.section.validation_metric or "loss")
-        stop = False
-        if watched is not None:
-            stop = self._watch(watched, metrics["validation"])
+        if "validation" in metrics:
+            self._watch(metrics["validation"])
         self.plateau.evaluated(metrics)
         self._save()
-        return stop
 
-    def _watch(self, value: float, metrics: dict[str, float]) -> bool:
-        """Keep the best weights; True when there was no better value for too long."""
-        higher = (self.section.validation_metric or "loss").endswith("accuracy")
+    def _watch(self, metrics: dict[str, float]) -> None:
+        """Keep the best weights, and count the evaluations since."""
+        metric = self.section.validation_metric or "loss"
+        value, higher = metrics[metric], metric.endswith("accuracy")
         state = self.state
         if state.best is None or (value > state.best if higher else value < state.best):
             state.best, state.best_step, state.stale = value, state.step, 0
             checkpoint.save_best(self.folder, self.model, {"step": state.step, **metrics})
-            return False
-        state.stale += 1
-        return 0 < self.section.early_stop <= state.stale
+        else:
+            state.stale += 1
 
     def _evaluate(self) -> dict[str, dict[str, float]]:
         """Metrics of the validation set, and of the training set where asked."""
@@ -317,6 +333,10 @@ class Loop:
                     self.model, split, self.section.eval_steps, batch if isinstance(batch, int) else None
                 )
             found[split] = outcome.metrics()
+            if not math.isfinite(found[split]["loss"]):
+                raise DivergedError(
+                    self._diverged(f"the {split} loss became {found[split]['loss']} after step {self.state.step}")
+                )
             name = "training_set" if split == "training" else split
             for callback in self.callbacks:
                 callback.on_evaluation(
@@ -326,7 +346,7 @@ class Loop:
 
     def _save(self) -> None:
         _swap_weights(self.optimizer, "train")
-        checkpoint.save(self.folder, self.model, self.optimizer, self.state, self.section.keep_checkpoints)
+        checkpoint.save(self.folder, self.model, self.optimizer, self.scaler, self.state, self.section.keep_checkpoints)
 
 
 def _swap_weights(optimizer: torch.optim.Optimizer, mode: str) -> None:

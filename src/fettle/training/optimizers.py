@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
+from transformers.optimization import Adafactor
 
 from fettle.errors import MissingExtraError
 from fettle.training import optimizer_config as sections
@@ -72,13 +73,10 @@ def _groups(weights: NamedWeights, rate: float, decay: float, lora_plus: float |
 
 
 def _adafactor(groups: list[dict[str, Any]], rate: float, options: dict[str, Any]) -> torch.optim.Optimizer:
-    from transformers.optimization import Adafactor
-
-    if options["relative_step"]:
-        for group in groups:
-            group["lr"] = None
-    own = options.pop("lr")
-    return Adafactor(groups, lr=None if options["relative_step"] else own or rate, **options)  # type: ignore[no-any-return]
+    own = options.pop("lr") or rate
+    for group in groups:
+        group["lr"] = None if options["relative_step"] else own
+    return Adafactor(groups, lr=None if options["relative_step"] else own, **options)  # type: ignore[no-any-return]
 
 
 def _bitsandbytes(

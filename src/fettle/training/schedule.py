@@ -78,7 +78,7 @@ def _warmup_stable_decay(section: LearningRateScheduler, step: int, total: int) 
     climb = section.wsd_warmup_fraction * total
     fall = section.wsd_decay_fraction * total
     if step < climb:
-        return (step + 1) / max(1.0, climb)
+        return min(1.0, (step + 1) / max(1.0, climb))
     if step < total - fall:
         return 1.0
     return max(0.0, (total - step) / max(1.0, fall))

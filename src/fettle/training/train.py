@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ import torch
 
 from fettle.base import Base
 from fettle.config import Config, Loaded
+from fettle.data.read import absolute
 from fettle.data.store import EncodedSplit
 from fettle.errors import ModelError
 from fettle.evaluation.plots import learning_curves
@@ -22,7 +25,7 @@ from fettle.hardware.device import usable
 from fettle.model import load
 from fettle.model.adapter_config import Lora
 from fettle.model.fast import accelerate, restore
-from fettle.prepare import Rows, with_template
+from fettle.prepare import LOST_ROWS, Rows, Sources, with_template
 from fettle.run import RunFolder, filled_text
 from fettle.tokenizer import Tokenizer
 from fettle.training import checkpoint, optimizers
@@ -31,14 +34,6 @@ from fettle.training.config import FinetuneTrainer
 from fettle.training.encoded import EncodedRows, encoded_rows
 from fettle.training.loop import Loop, Summary
 from fettle.training.sft import Supervised
-
-# What to say of rows that are not learnt from as they are.
-LOST = {
-    "truncated": "truncated",
-    "dropped": "dropped for their length",
-    "unlabelled": "dropped because nothing of their response is left",
-    "empty": "dropped for an empty cell",
-}
 
 
 @dataclass
@@ -76,10 +71,11 @@ def train(
     everything, trained = load.counts(model)
     lengths = splits["training"].lengths_R
     sizes = plan.Sizes(everything, trained, base.facts.hidden, base.facts.layers, base.facts.vocab_size)
-    chosen = plan.fill(
-        section, device, sizes, len(lengths), int(lengths.max()), float(lengths.mean()), config.adapter is not None
+    rows_shape = (len(lengths), int(lengths.max()), float(lengths.mean()))
+    chosen = _plan(run, resume, lambda: plan.fill(section, device, sizes, *rows_shape, config.adapter is not None))
+    filled = filled_text(
+        config, {**in_place(config, loaded.folder, base, encoded.format, rows.sources), **_filled(chosen)}
     )
-    filled = filled_text(config, {**in_place(config, base, encoded.format), **_filled(chosen)})
     write_text(run.path / "filled.yaml", filled)
     tell(
         f"{trained:,} of {everything:,} weights train · {chosen.precision} · "
@@ -102,7 +98,7 @@ def train(
         write_json(run.path / "training_statistics.json", statistics)
         learning_curves(read_metrics(run.metrics), run.plots)
         tokenizer = with_template(config, base.tokenizer, loaded.folder)
-        load.save(model, tokenizer, run.model, {"fettle.yaml": filled})
+        load.save(model, tokenizer, run.model, {"fettle.yaml": filled, "fettle.json": json.dumps({"seed": seed})})
         _compare_tokenizers(run, tokenizer, splits["training"], tell)
     return Trained(model, summary, encoded, statistics, filled)
 
@@ -118,13 +114,23 @@ def _compare_tokenizers(run: RunFolder, tokenizer: Tokenizer, split: EncodedSpli
         )
 
 
+def _plan(run: RunFolder, resume: bool, fill: Callable[[], plan.Plan]) -> plan.Plan:
+    """What every `auto` became: decided once per run, or a resume with other free memory would take other steps."""
+    path = run.path / "plan.json"
+    if resume and path.is_file():
+        return plan.Plan(**json.loads(path.read_text(encoding="utf-8")))
+    chosen = fill()
+    write_json(path, asdict(chosen))
+    return chosen
+
+
 def build_model(config: Config, base: Base, device: str, precision: str) -> Any:
     """The base model, wrapped in its adapter; whatever trains is float32.
 
     Raises:
         ModelError: the base cannot be loaded, or the adapter fits no layer.
     """
-    dtype = precision if config.adapter is not None and precision != "float16" else "float32"
+    dtype = precision if frozen_in_16_bits(config, precision) else "float32"
     model = load.load_base(base.folder, dtype, device, config.trust_remote_code)
     load.check_fit(model, base.tokenizer)
     model.config.use_cache = True
@@ -138,6 +144,11 @@ def build_model(config: Config, base: Base, device: str, precision: str) -> Any:
         enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
         enable({"use_reentrant": False})
     return model
+
+
+def frozen_in_16_bits(config: Config, precision: str) -> bool:
+    """Whether the base's weights are held in 16 bits: when nothing of the base itself trains."""
+    return precision != "float32" and isinstance(config.adapter, Lora) and config.adapter.bias_type == "none"
 
 
 def seed_everything(seed: int) -> None:
@@ -159,7 +170,7 @@ def _tell_rows(tell: Callable[[str], None], encoded: EncodedRows) -> None:
     counts = ", ".join(f"{len(split):,} {name}" for name, split in encoded.splits.items())
     tell(f"rows: {counts}{' (from the cache)' if encoded.cached else ''}")
     for name, split in encoded.splits.items():
-        odd = [f"{split.counts[key]:,} {said}" for key, said in LOST.items() if split.counts.get(key)]
+        odd = [f"{split.counts[key]:,} {said}" for key, said in LOST_ROWS.items() if split.counts.get(key)]
         if odd:
             tell(f"{name}: {', '.join(odd)}")
 
@@ -175,12 +186,23 @@ def _loop(
         section.optimizer, checkpoint.trained_weights(model).items(), chosen.learning_rate, plus
     )
     objective = Supervised(splits, device, chosen.pack_tokens, chosen.batch_size)
-    full_in_16_bits = chosen.precision != "float32" and (config.adapter is None or chosen.precision == "float16")
+    autocast = chosen.precision != "float32" and not frozen_in_16_bits(config, chosen.precision)
 
     def place(row: int) -> str:
         return rows.table.place(int(splits["training"].rows_R[row]))
 
-    return Loop(model, objective, optimizer, section, chosen, run.checkpoints, listeners, seed, full_in_16_bits, place)
+    return Loop(
+        model,
+        objective,
+        optimizer,
+        section,
+        chosen,
+        run.checkpoints,
+        listeners,
+        seed,
+        autocast or chosen.precision == "float16",
+        place,
+    )
 
 
 def _resume(loop: Loop, tell: Callable[[str], None]) -> None:
@@ -192,12 +214,25 @@ def _resume(loop: Loop, tell: Callable[[str], None]) -> None:
     )
 
 
-def in_place(config: Config, base: Base, row_format: str) -> dict[str, Any]:
+def in_place(
+    config: Config, folder: Path, base: Base, row_format: str, sources: Sources | None = None
+) -> dict[str, Any]:
     """What makes a config stand by itself beside the weights: no relative path, no open question about the rows."""
+    used = sources or Sources.of_section(config)
+    given = {
+        "path": used.whole,
+        "training_set": used.training,
+        "validation_set": used.validation,
+        "test_set": used.test,
+    }
     own_template = config.prompt.chat_template is not None
     return {
         "base_model": base.reference,
         "dataset.format": row_format,
+        **{
+            f"dataset.{key}": absolute(str(one), folder) if isinstance(one, (str, Path)) else None
+            for key, one in given.items()
+        },
         "prompt.chat_template": None,  # the template in use is saved beside the tokenizer
         "prompt.use_chat_template": True if own_template else config.prompt.use_chat_template,
     }

@@ -63,13 +63,6 @@ class PackedBatch:
         ]
         return PackedBatch(moved[0], moved[1], self.lengths, moved[2], moved[3])
 
-    def bounds(self) -> Iterator[tuple[int, int]]:
-        """First token and end of each example."""
-        start = 0
-        for length in self.lengths:
-            yield start, start + length
-            start += length
-
     def split(self, most: int) -> Iterator[PackedBatch]:
         """Smaller batches of whole examples, each of at most `most` tokens (a longer example stays alone)."""
         first = start = end = 0
