@@ -107,7 +107,7 @@ class Decoder:
         settings_.max_new_tokens = min(self._room(prompt) for prompt in fitted)
         with torch.inference_mode(), _own_settings_only(self.model):
             output = self.model.generate(
-                input_ids=input_ids_BT, attention_mask=mask_BT, generation_config=self.settings, streamer=streamer,
+                input_ids=input_ids_BT, attention_mask=mask_BT, generation_config=settings_, streamer=streamer,
                 logits_processor=LogitsProcessorList([recorder]),
             )  # fmt: skip
         written = output[:, longest:]
