@@ -117,7 +117,7 @@ def _parser() -> argparse.ArgumentParser:
     one = verb("preview", "show examples exactly as the model will see them, and their lengths")
     _add_config(one)
     _add_data(one)
-    one.add_argument("--examples", "-n", type=_count, default=3, help="examples to show (3)")
+    one.add_argument("--examples", "-n", type=_natural, default=3, help="examples to show (3)")
     one = verb("init", "write a commented starter YAML for a dataset")
     one.add_argument("dataset", help="file of rows")
     one.add_argument(
@@ -132,6 +132,13 @@ def _count(text: str) -> int:
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"expected a number >= 1, got {text}")
+    return number
+
+
+def _natural(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"expected a number >= 0, got {text}")
     return number
 
 

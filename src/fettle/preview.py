@@ -26,9 +26,12 @@ class Lengths:
 
     total: list[int] = field(default_factory=list)
     labelled: list[int] = field(default_factory=list)
+    kept: int = 0
+    """Tokens that are left after cutting."""
     counts: dict[str, int] = field(default_factory=dict)
 
     def add(self, encoded: Sequence[Encoded], counts: dict[str, int]) -> None:
+        self.kept += sum(len(one.ids) for one in encoded)
         self.total += [len(one.ids) + one.cut_off for one in encoded]
         self.labelled += [sum(one.trained[1:]) for one in encoded]
         for key, value in counts.items():
@@ -126,7 +129,7 @@ def _statistics(found: dict[str, Lengths], limit: int | None) -> Grid:
         count = len(ordered)
         figures = ["-"] * 5
         if count:
-            share = sum(lengths.labelled) / sum(ordered)
+            share = sum(lengths.labelled) / lengths.kept
             middle = (ordered[count // 2], ordered[min(count - 1, count * 95 // 100)], ordered[-1])
             figures = [f"{sum(ordered) / count:.0f}", *map(str, middle), f"{share:.0%}"]
         grid.add_row(name, f"{count:,}", *figures)

@@ -8,7 +8,7 @@ results/<experiment>_<model>[_n]/
   training_statistics.json, test_statistics.json
   plots/                  learning curves
   checkpoints/            what a stopped run goes on from
-  model/                  adapter or full weights, tokenizer, chat template, fettle.yaml, README.md (the model card)
+  model/                  adapter or full weights, tokenizer, chat template, fettle.yaml, fettle.json, README.md (the card)
   test_predictions.jsonl  where the test split was predicted
 """
 
