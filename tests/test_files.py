@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from fettle.errors import MissingFileError, StorageError
-from fettle.files import whole_file, whole_folder, write_json, write_text
+from fettle.files import recover, whole_file, whole_folder, write_json, write_text
 
 
 def full(*_: object, **__: object) -> None:
@@ -108,3 +108,13 @@ def test_places_that_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="cannot be written"), whole_folder(tmp_path / "file" / "a"):
         pass
     assert names(tmp_path) == ["file", "folder"]
+
+
+def test_what_a_killed_process_left_is_tidied(tmp_path: Path) -> None:
+    for name in (".old-0a1b2c3d-best", ".old-11111111-step-1", "step-1", ".part-22222222-step-2"):
+        (tmp_path / name).mkdir()
+    (tmp_path / ".old-0a1b2c3d-best" / "x").write_text("kept")
+    (tmp_path / ".part-33333333-a.json").write_text("{")
+    recover(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["best", "step-1"]
+    assert (tmp_path / "best" / "x").read_text() == "kept"

@@ -120,6 +120,8 @@ class Model:
     ) -> tuple[TrainingResults, dict[str, float]]:
         """Train, then score a split: (results, scores)."""
         config = self._loaded.config
+        if not 0 <= seed < 2**32:
+            raise ConfigError([Fault("", "random_seed", f"expected a number from 0 to {2**32 - 1}, got {seed}")])
         report = check.run(self._loaded, sources, seed, trust_cache=True)
         if report.faults:
             raise ConfigError([Fault("", "", fault) for fault in report.faults])

@@ -107,6 +107,18 @@ def whole_folder(path: Path) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
+def recover(folder: Path) -> None:
+    """Tidy a folder after a process was killed in it: what was half-written goes, what was about to be replaced comes back."""
+    for path in folder.glob(".old-*"):
+        final = folder / path.name.split("-", 2)[2]
+        if final.exists():
+            shutil.rmtree(path)
+        else:
+            path.rename(final)
+    for path in folder.glob(".part-*"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
 def _sync(folder: Path) -> None:
     for path in folder.rglob("*"):
         if path.is_file():

@@ -22,6 +22,7 @@ import torch
 
 from fettle.data import pack
 from fettle.errors import DivergedError, OutOfMemoryError
+from fettle.files import recover
 from fettle.hardware.plan import Plan
 from fettle.training import checkpoint
 from fettle.training.callbacks import Callback
@@ -80,6 +81,7 @@ class Loop:
 
     def resume(self) -> Path | None:
         """Go back to the newest whole checkpoint, where there is one."""
+        recover(self.folder)
         path = checkpoint.newest(self.folder)
         if path is not None:
             self.state = checkpoint.load(path, self.model, self.optimizer, self.scaler)
