@@ -3,6 +3,7 @@
 results/<experiment>_<model>[_n]/
   config.yaml             the user's YAML, word for word
   filled.yaml             the same with every default and `auto` filled in
+  plan.json               what every `auto` became; a resumed run goes on with it
   description.json        versions, seed, git state, data, overrides, device
   metrics.jsonl           every step and every evaluation
   training_statistics.json, test_statistics.json
