@@ -37,6 +37,7 @@ def test_a_good_run(tmp_path: Path) -> None:
     assert found.notes[1] == "data: 30 rows (21 training, 3 validation, 6 test), read as columns"
     assert found.notes[2].startswith("device: ")
     assert [warning.partition(";")[0] for warning in found.warnings] == [
+        "fettle:pocket knows nothing yet, so an adapter or a learning rate for pretrained models teaches it next to nothing",
         "the base model has a chat template, but rows are shown to it as plain text",
         "prompt and response follow each other with nothing between them",
     ]

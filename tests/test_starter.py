@@ -56,7 +56,7 @@ def test_guesses(tmp_path: Path, names: list[str], guess: tuple[str, str]) -> No
     ]
     config = load(starter(tmp_path, rows)).config
     assert (config.input_features[0].name, config.output_features[0].name) == guess
-    assert config.adapter.type == "lora"
+    assert config.adapter is None  # the embedded model has nothing yet that an adapter could adapt
     assert config.base_model == "fettle:pocket"
 
 
@@ -86,3 +86,10 @@ def test_one_column_is_not_enough(tmp_path: Path) -> None:
         DataError, match=r"x\.csv: needs at least two columns, one to read and one to write; it has text, split"
     ):
         write(str(tmp_path / "x.csv"), "fettle:pocket")
+
+
+def test_a_pretrained_base_gets_an_adapter(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("question,answer\n" + "a,b\n" * 5)
+    config = load(write(str(tmp_path / "rows.csv"), "some/model")).config
+    assert config.adapter is not None
+    assert config.trainer.learning_rate == "auto"

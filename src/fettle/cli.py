@@ -101,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     one = verb("evaluate", "score a model on a table with known answers")
     _add_model(one)
     one.add_argument("--output_directory", "-od", help="folder to write statistics.json into")
-    one = verb("generate", "answer one prompt, as it is written")
+    one = verb("generate", "answer one prompt, streamed word by word")
     one.add_argument("--model_path", "--model-path", "-m", help="run folder or model folder")
     one.add_argument("--config", "-c", help="YAML, to ask its base model")
     one.add_argument("--prompt", "-p", help="text to answer; standard input when absent")
@@ -279,6 +279,7 @@ def _init(arguments: argparse.Namespace) -> int:
     if path.exists():
         raise OutputExistsError(f"{path}: is there already; choose another name")
     write_text(path, text)
+    print(path)
     return 0
 
 

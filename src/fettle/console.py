@@ -18,9 +18,19 @@ from rich.table import Table as Grid
 
 from fettle.api import Model, TrainingResults
 from fettle.errors import ConfigError, Fault, OutOfMemoryError
+from fettle.prompt.config import placeholders
 from fettle.run import reopen
 from fettle.training.callbacks import Display, default_console
 from fettle.yamlfile import parse
+
+
+def _try(model: Model, folder: Path) -> str:
+    """The next command: one text where the template takes one, else a table."""
+    template = model.config["prompt"]["template"]
+    columns = {name for name, _ in placeholders(template) if not name.startswith("__")} if template else set()
+    if len(columns) > 1:
+        return f"fettle predict --model_path {folder} --dataset new.csv --output answers.csv"
+    return f"fettle generate --model_path {folder} --prompt '...'"
 
 
 @contextmanager
@@ -101,7 +111,7 @@ def _summary(model: Model, results: TrainingResults) -> int:
     out.print(f"run folder: {folder}", markup=False, highlight=False, soft_wrap=True)
     if (folder / "model").is_dir():
         out.print(
-            f"try it:     fettle generate --model_path {folder} --prompt '...'",
+            f"try it:     {_try(model, folder)}",
             markup=False,
             highlight=False,
             soft_wrap=True,

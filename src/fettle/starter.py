@@ -62,7 +62,7 @@ def write(dataset: str, base_model: str) -> str:
         body = data + "  format: alpaca          # instruction, input, output\n"
     else:
         body = data + _features(table)
-    return head + body + _rest(len(table))
+    return head + body + _rest(len(table), base_model)
 
 
 def _first(cells: list[Any]) -> Any:
@@ -85,6 +85,7 @@ output_features:
 prompt:
   # What the model reads; any column can stand in braces.
   template: {_quoted("{" + (reading if _nameable(reading) else "__sample__") + "}" + chr(10))}
+  use_chat_template: false  # true sends it as a user's turn through the chat template of the base model
 """
 
 
@@ -128,7 +129,7 @@ def _by_name(names: list[str], known: tuple[str, ...]) -> str | None:
     return next((name for word in known for name in names if name.lower() == word), None)
 
 
-def _rest(rows: int) -> str:
+def _rest(rows: int, base_model: str) -> str:
     split = "[0.8, 0.1, 0.1]" if rows >= 100 else "[0.7, 0.15, 0.15]"
     return f"""
 preprocessing:
@@ -136,14 +137,28 @@ preprocessing:
     type: random
     probabilities: {split}   # training, validation, test
 
-adapter: lora               # trains a small adapter; remove this line to train all weights
+{_training(base_model)}
+generation:
+  do_sample: false          # true samples, with temperature and top_p
+"""
+
+
+def _training(base_model: str) -> str:
+    """The trainer section that suits the base: a pretrained one gets an adapter, the embedded one learns from nothing."""
+    if base_model == "fettle:pocket":
+        return """# fettle:pocket is tiny and knows nothing yet: all its weights are trained, fast and long.
+# Name a pretrained base_model for real work, put `adapter: lora` here, and leave the learning rate to Fettle.
+trainer:
+  type: finetune
+  epochs: 20
+  learning_rate: 1.5e-3
+  effective_batch_size: 8
+"""
+    return """adapter: lora               # trains a small adapter; remove this line to train all weights
 
 trainer:
   type: finetune
   epochs: 3
   # learning_rate: 2e-4     # auto: 2e-4 with an adapter, 2e-5 without
-  # effective_batch_size: 16
-
-generation:
-  do_sample: false          # true samples, with temperature and top_p
+  # effective_batch_size: 16   # auto goes by memory and by the number of rows
 """

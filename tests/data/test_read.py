@@ -77,7 +77,9 @@ def test_tsv(write: Write) -> None:
 
 def test_format_goes_before_the_ending(write: Write) -> None:
     assert table(write("x.txt", "q\ta\nx\t1\n"), "tsv").columns == {"q": ["x"], "a": ["1"]}
-    assert "set dataset.data_format (arrow, csv, json, jsonl, parquet, tsv)" in refusal(write("y.txt", "q\n1\n"))
+    assert "set dataset.data_format where it is one of arrow, csv, json, jsonl, parquet, tsv" in refusal(
+        write("y.txt", "q\n1\n")
+    )
 
 
 @pytest.mark.parametrize(

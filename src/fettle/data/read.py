@@ -38,11 +38,10 @@ def find(name: str, folder: Path) -> list[Path]:
         matches = _matches(base / name)
         if matches:
             return [_shown(match) for match in matches]
+    places = dict.fromkeys(str(place) for place in (folder.resolve(), Path.cwd()))
     parent = (folder / name).parent
     beside = [entry.name for entry in parent.glob("*")] if os.path.isdir(parent) else []
-    raise MissingFileError(
-        f"{name}: no such file{nearest(Path(name).name, beside)} (looked in {folder} and {Path.cwd()})"
-    )
+    raise MissingFileError(f"{name}: no such file{nearest(Path(name).name, beside)} (looked in {' and '.join(places)})")
 
 
 def _matches(path: Path) -> list[Path]:
@@ -127,7 +126,8 @@ def _from_file(path: Path, data_format: str) -> Table:
     kind = ENDINGS.get(ending) if data_format == "auto" else data_format
     if kind is None:
         raise DataError(
-            f"{path}: cannot tell the kind of file by its ending; set dataset.data_format ({', '.join(sorted(set(ENDINGS.values())))})"
+            f"{path}: cannot tell the kind of file by its ending; save tables as CSV (UTF-8), or set dataset.data_format where it is "
+            f"one of {', '.join(sorted(set(ENDINGS.values())))}"
         )
     if kind in ("parquet", "arrow"):
         return _read_arrow(path, kind)
@@ -179,7 +179,8 @@ def _read_csv(text: str, path: Path, delimiter: str = ",") -> Table:
                 continue
             if len(cells) != len(header):
                 raise DataError(
-                    f"{path}:{line}: {len(cells)} cells where the header has {len(header)}; is a quote or a comma missing?"
+                    f"{path}:{line}: {len(cells)} cells where the header has {len(header)}; "
+                    f"is a quote missing, or {delimiter!r} unquoted in a cell?"
                 )
             lines.append(line)
             for column, cell in zip(columns, cells, strict=True):

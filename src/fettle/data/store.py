@@ -19,7 +19,7 @@ from fettle.data.encode import Encoded
 from fettle.files import whole_folder
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class EncodedSplit:
     """All rows of a split end to end; row r is `ids_S[starts[r]:starts[r + 1]]`."""
 
@@ -34,6 +34,9 @@ class EncodedSplit:
 
     def __len__(self) -> int:
         return len(self.rows_R)
+
+    def __repr__(self) -> str:
+        return f"EncodedSplit({len(self):,} rows, {len(self.ids_S):,} tokens)"
 
     @property
     def lengths_R(self) -> NDArray[np.int64]:

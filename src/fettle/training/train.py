@@ -79,7 +79,7 @@ def train(
     write_text(run.path / "filled.yaml", filled)
     tell(
         f"{trained:,} of {everything:,} weights train · {chosen.precision} · "
-        f"batch of {chosen.effective_batch_size} rows · learning rate {chosen.learning_rate:g}"
+        f"{chosen.effective_batch_size} rows per step · learning rate {chosen.learning_rate:g}"
     )
     faster = accelerate(model) if section.fast == "auto" else []
     if faster:
