@@ -39,7 +39,6 @@ class Tokenizer:
     bos: str | None
     eos: str | None
     pad: str | None
-    unk: str | None
     chat_template: str | None
 
     @property
@@ -133,9 +132,7 @@ def read_tokenizer(folder: Path) -> Tokenizer:
     )
     if names["pad"] is not None and backend.token_to_id(names["pad"]) is None:
         names["pad"] = None
-    return Tokenizer(
-        backend, folder, names["bos"], names["eos"], names["pad"], names["unk"], _template(folder, settings)
-    )
+    return Tokenizer(backend, folder, names["bos"], names["eos"], names["pad"], _template(folder, settings))
 
 
 def _settings(folder: Path) -> dict[str, Any]:
