@@ -158,15 +158,15 @@ def test_a_closed_pipe_is_no_fault(folder):
 
 
 FULL_DISK = """
-import builtins, errno, sys
-import safetensors.torch
+import sys
+from safetensors import SafetensorError
 import fettle.training.checkpoint as checkpoint
 real = checkpoint.save_file
 calls = []
 def full(*arguments, **options):
     calls.append(1)
     if len(calls) > 1:
-        raise OSError(errno.ENOSPC, "No space left on device")
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
     return real(*arguments, **options)
 checkpoint.save_file = full
 from fettle.cli import main

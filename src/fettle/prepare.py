@@ -17,6 +17,7 @@ from typing import Any
 from fettle.config import Config
 from fettle.data import read, shape, split
 from fettle.data.encode import Encoded, Limits, encode_prompts, encode_rows
+from fettle.data.feature_config import TextPreprocessing
 from fettle.data.table import Table, concatenate
 from fettle.errors import ConfigError, DataError, Fault
 from fettle.prompt.chat import named_template
@@ -299,7 +300,7 @@ def part_limits(config: Config) -> Limits:
     """The features' own limits."""
     reading = config.input_features[0].preprocessing.max_sequence_length if config.input_features else None
     writing = config.output_features[0].preprocessing if config.output_features else None
-    return Limits(reading, getattr(writing, "max_sequence_length", None))
+    return Limits(reading, writing.max_sequence_length if isinstance(writing, TextPreprocessing) else None)
 
 
 def with_template(config: Config, tokenizer: Tokenizer, folder: Path) -> Tokenizer:
