@@ -180,3 +180,17 @@ def test_faults_of_config_rows_and_base_are_told_together(tmp_path, capsys):
     assert " and 2 more rows: column 'text' is empty" in told
     assert told.count("column 'loud' is empty") == 1
     assert told.endswith("3 faults\n")
+
+
+def test_adapter_targets(tmp_path: Path) -> None:
+    from fettle.errors import ConfigError
+
+    adapter = {"type": "lora", "target_modules": ["q_projj"]}
+    told = [warning for warning in report(tmp_path, table(), adapter=adapter).warnings if "target_modules" in warning]
+    assert told[0].startswith("adapter.target_modules: the base's weights name no 'q_projj', did you mean 'q_proj'?")
+    adapter["target_modules"] = ["q_proj"]
+    assert not [
+        warning for warning in report(tmp_path, table(), adapter=adapter).warnings if "target_modules" in warning
+    ]
+    with pytest.raises(ConfigError, match="not a regular expression"):
+        load(make_config(adapter={"type": "lora", "target_modules": "("}))

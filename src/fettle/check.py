@@ -62,7 +62,8 @@ def run(loaded: Loaded, sources: Sources, seed: int, trust_cache: bool = False) 
         training=config.trainer.type != "none",
     )
     report.base, report.rows = found, rows
-    report.faults += [*_missing_extras(config), *_missing_targets(config, found)]
+    report.faults += list(_missing_extras(config))
+    report.warnings += list(_missing_targets(config, found))
     longest = 0
     try:
         if not (trust_cache and is_kept(rows_folder(config.backend, rows.fingerprint()))):
@@ -122,24 +123,19 @@ def _missing_extras(config: Config) -> Iterator[str]:
 
 
 def _missing_targets(config: Config, found: base.Base) -> Iterator[str]:
-    """Layers that an adapter names and the base does not have."""
+    """Layers that an adapter names and the weight files do not; no fault, because libraries rename the weights of some families."""
     targets = config.adapter.target_modules if isinstance(config.adapter, LoraFamily) else None
     names = {name.removesuffix(".weight") for name in found.facts.weights if name.endswith(".weight")}
     if not names or targets is None or targets == "all-linear":
         return
     if isinstance(targets, str):
-        try:
-            hit = any(re.fullmatch(targets, name) for name in names)
-        except re.error as error:
-            yield f"adapter.target_modules: not a regular expression: {error}"
-            return
-        if not hit:
-            yield f"adapter.target_modules: {targets!r} matches no layer of the base, such as {min(names)}"
+        if not any(re.fullmatch(targets, name) for name in names):
+            yield f"adapter.target_modules: {targets!r} matches no weight of the base, such as {min(names)}"
         return
     known = sorted({name.rpartition(".")[2] for name in names})
     for target in targets:
         if not any(name == target or name.endswith(f".{target}") for name in names):
-            yield f"adapter.target_modules: the base has no layer {target!r}{nearest(target, known)} (it has {', '.join(known)})"
+            yield f"adapter.target_modules: the base's weights name no {target!r}{nearest(target, known)} (it has {', '.join(known)})"
 
 
 def _described(found: base.Base) -> str:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -298,6 +299,11 @@ def _adapter(config: Config) -> Faults:
         return
     if config.trainer.type == "none" and adapter.pretrained_adapter_weights is None:
         yield ("adapter",), "needs trainer.type: finetune (or pretrained_adapter_weights)"
+    if isinstance(adapter, LoraFamily) and isinstance(adapter.target_modules, str):
+        try:
+            re.compile(adapter.target_modules)
+        except re.error as error:
+            yield ("adapter", "target_modules"), f"not a regular expression: {error}"
     if isinstance(adapter, LoraFamily):
         for name in ("eva", "loftq"):
             given = getattr(adapter, f"{name}_config") is not None
