@@ -1,28 +1,30 @@
-"""Write the pocket model: a tiny Llama with random weights and its own tokenizer, as a plain Hugging Face folder.
+"""Make `fettle:pocket`: a tokenizer, a Llama to start from, and at the end the folder that travels with the package.
 
-It knows nothing until it is trained. It is there so that the quickstart and the tests can run a real fine-tuning,
-from first step to exported folder, on two CPU cores and without a download. The same seed, tickets file and library
-versions give the same bytes.
+    python recipes/pocket/corpus.py --data DATA --out corpus
+    python recipes/pocket/make_pocket.py start --corpus corpus --out start
+    fettle train --config recipes/pocket/pretrain.yaml
+    fettle train --config recipes/pocket/chat.yaml
+    python recipes/pocket/make_pocket.py ship --model results/pocket_chat/model --out src/fettle/model/pocket
 
-Run: python recipes/pocket/make_pocket.py [--out FOLDER] [--tickets FILE] [--seed N]
+Everything is seeded. README.md beside this file tells the whole story.
 """
 
 import argparse
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save
+from safetensors.torch import load_file, save
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM
 
-ROOT = Path(__file__).resolve().parents[2]
-VOCAB_SIZE = 1536
-MAX_LENGTH = 512
-EMBEDDING_STD = 0.1
-QUERY_KEY_SCALE = 0.1
+VOCAB_SIZE = 4096
+MAX_LENGTH = 1024
+EMBEDDING_STD = 0.04
+LAYERS = 4
 PAD_TOKEN, START_TOKEN, EOS_TOKEN = SPECIAL_TOKENS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 CHAT_TEMPLATE = (
     "{%- for message in messages -%}\n"
@@ -40,12 +42,11 @@ CHAT_TEMPLATE = (
 )
 
 
-def read_texts(tickets: Path) -> Iterator[str]:
-    """Both columns of the tickets file, row by row."""
-    for line in tickets.read_text(encoding="utf-8").splitlines():
-        row = json.loads(line)
-        yield row["message"]
-        yield row["answer"]
+def read_texts(corpus: Path) -> Iterator[str]:
+    """The documents that are trained on."""
+    with (corpus / "pretrain.jsonl").open(encoding="utf-8") as stream:
+        for line in stream:
+            yield json.loads(line)["text"]
 
 
 def train_tokenizer(texts: Iterator[str]) -> Tokenizer:
@@ -86,10 +87,10 @@ def model_settings(tokenizer: Tokenizer) -> dict[str, Any]:
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
         "vocab_size": tokenizer.get_vocab_size(),
-        "hidden_size": 128,
-        "intermediate_size": 352,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
+        "hidden_size": 256,
+        "intermediate_size": 640,
+        "num_hidden_layers": LAYERS,
+        "num_attention_heads": 8,
         "num_key_value_heads": 2,
         "head_dim": 32,
         "hidden_act": "silu",
@@ -110,15 +111,11 @@ def model_settings(tokenizer: Tokenizer) -> dict[str, Any]:
 
 
 def spread(name: str, shape: torch.Size) -> float:
-    """Standard deviation of a matrix. Small queries and keys let attention begin as a plain average over the text.
-
-    From there, a thousand rows are enough to learn which words matter; from sharp random attention they are learned
-    by heart instead.
-    """
+    """Standard deviation of a matrix; what writes into the residual stream starts smaller, for every layer adds to it."""
     if "embed_tokens" in name:
         return EMBEDDING_STD
-    scale = QUERY_KEY_SCALE if "q_proj" in name or "k_proj" in name else 1.0
-    return scale * shape[1] ** -0.5
+    scale = (2 * LAYERS) ** -0.5 if "o_proj" in name or "down_proj" in name else 1.0
+    return float(scale * shape[1] ** -0.5)
 
 
 def random_weights(settings: dict[str, Any], seed: int) -> dict[str, torch.Tensor]:
@@ -138,10 +135,10 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n")
 
 
-def write_pocket(folder: Path, tickets: Path, seed: int) -> None:
-    """Write all files of the model folder."""
+def write_start(folder: Path, corpus: Path, seed: int) -> None:
+    """Write a model folder with random weights and the tokenizer of the corpus."""
     folder.mkdir(parents=True, exist_ok=True)
-    tokenizer = train_tokenizer(read_texts(tickets))
+    tokenizer = train_tokenizer(read_texts(corpus))
     settings = model_settings(tokenizer)
     tokenizer.save(str(folder / "tokenizer.json"))
     write_json(folder / "tokenizer_config.json", tokenizer_settings())
@@ -154,14 +151,35 @@ def write_pocket(folder: Path, tickets: Path, seed: int) -> None:
     (folder / "model.safetensors").write_bytes(save(random_weights(settings, seed), metadata={"format": "pt"}))
 
 
+def ship(model: Path, start: Path, folder: Path) -> None:
+    """Write what travels with the package: the files of the start with the trained weights in bfloat16."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json", "chat_template.jinja"):
+        shutil.copyfile(start / name, folder / name)
+    settings = json.loads((start / "config.json").read_text(encoding="utf-8"))
+    write_json(folder / "config.json", settings | {"torch_dtype": "bfloat16"})
+    weights = {name: tensor.to(torch.bfloat16) for name, tensor in load_file(model / "model.safetensors").items()}
+    weights.pop("lm_head.weight", None)  # tied to the embedding
+    (folder / "model.safetensors").write_bytes(save(weights, metadata={"format": "pt"}))
+
+
 def main() -> None:
-    """Read the command line and write the folder."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=ROOT / "src/fettle/model/pocket")
-    parser.add_argument("--tickets", type=Path, default=ROOT / "examples/quickstart/tickets.jsonl")
-    parser.add_argument("--seed", type=int, default=7)
+    """Read the command line, and write the folder that it asks for."""
+    parser = argparse.ArgumentParser(description="Make fettle:pocket.")
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    first = verbs.add_parser("start", help="tokenizer and random weights")
+    first.add_argument("--corpus", type=Path, required=True)
+    first.add_argument("--seed", type=int, default=7)
+    last = verbs.add_parser("ship", help="what travels with the package")
+    last.add_argument("--model", type=Path, required=True)
+    last.add_argument("--start", type=Path, default=Path("start"))
+    for verb in (first, last):
+        verb.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
-    write_pocket(args.out, args.tickets, args.seed)
+    if args.verb == "start":
+        write_start(args.out, args.corpus, args.seed)
+    else:
+        ship(args.model, args.start, args.out)
 
 
 if __name__ == "__main__":

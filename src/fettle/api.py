@@ -14,7 +14,7 @@ from fettle.base import Base
 from fettle.config import Loaded, load
 from fettle.data.read import absolute
 from fettle.data.split import NAMES
-from fettle.data.store import EncodedSplit
+from fettle.data.store import Split
 from fettle.errors import ConfigError, Fault, MissingFileError, OutputExistsError
 from fettle.files import write_json, write_text
 from fettle.generation.predict import frame, predict, record, writer
@@ -25,7 +25,7 @@ from fettle.release.card import card
 from fettle.run import RunFolder
 from fettle.session import Session, chosen_rows, open_base, open_saved, output_name
 from fettle.training.callbacks import Callback
-from fettle.training.config import FinetuneTrainer
+from fettle.training.config import TrainingSection
 from fettle.training.encoded import encoded_rows
 from fettle.training.train import in_place, seed_everything, train
 
@@ -41,9 +41,9 @@ _Place = tuple[str | Path, str, str, str | Path | None]  # output directory, exp
 class PreprocessedData(NamedTuple):
     """Encoded splits, and what shaped them."""
 
-    training_set: EncodedSplit | None
-    validation_set: EncodedSplit | None
-    test_set: EncodedSplit | None
+    training_set: Split | None
+    validation_set: Split | None
+    test_set: Split | None
     training_set_metadata: dict[str, Any]
 
 
@@ -131,7 +131,7 @@ class Model:
         base, rows = report.base, report.rows
         assert base is not None
         assert rows is not None
-        trains = isinstance(config.trainer, FinetuneTrainer)
+        trains = isinstance(config.trainer, TrainingSection)
         if not trains:
             rows = self._rows(sources, base, seed)  # check wants no responses of rows that train nothing; scoring does
         folder = self._folder(place, self._describe(sources, rows))
@@ -390,7 +390,7 @@ class Model:
         return self._session
 
 
-def _data(splits: Mapping[str, EncodedSplit], row_format: str) -> PreprocessedData:
+def _data(splits: Mapping[str, Split], row_format: str) -> PreprocessedData:
     training, validation, test = (splits.get(name) for name in NAMES)
     return PreprocessedData(training, validation, test, {"format": row_format})
 

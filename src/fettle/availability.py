@@ -28,7 +28,7 @@ NOT_YET: tuple[tuple[str, tuple[object, ...]], ...] = (
     ("prompt.retrieval", ({},)),
     ("output_features.type", ("text",)),
     ("output_features.loss.type", ()),
-    ("trainer.type", ("none", "finetune")),
+    ("trainer.type", ("none", "finetune", "pretrain")),
     ("trainer.layers_to_freeze_regex", ()),
     ("trainer.model_soup", ()),
     ("trainer.compile", ()),

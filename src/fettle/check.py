@@ -18,7 +18,7 @@ from fettle.model.adapter_config import LoraFamily
 from fettle.prepare import CHUNK, SHOWN, Rows, Sources
 from fettle.rows import Rendered
 from fettle.tokenizer import Tokenizer
-from fettle.training.config import FinetuneTrainer
+from fettle.training.config import TrainingSection
 from fettle.training.optimizer_config import EightBit, Lars
 
 ROW_FAULTS = 10  # kinds of faults in rows that are told
@@ -110,7 +110,7 @@ def _data_alone(config: Config, sources: Sources, loaded: Loaded, report: Report
 def _missing_extras(config: Config) -> Iterator[str]:
     """Optional packages that the config needs and that are not installed."""
     trainer = config.trainer
-    if not isinstance(trainer, FinetuneTrainer):
+    if not isinstance(trainer, TrainingSection):
         return
     needed: list[tuple[str, str, str]] = [(f"trainer.callbacks: {name}", name, name) for name in trainer.callbacks]
     if isinstance(trainer.optimizer, (EightBit, Lars)):
@@ -147,7 +147,7 @@ def _described(found: base.Base) -> str:
 def _base_warnings(config: Config, found: base.Base) -> Iterator[str]:
     tokenizer = found.tokenizer
     trainer = config.trainer
-    slow = isinstance(trainer, FinetuneTrainer) and (trainer.learning_rate == "auto" or trainer.learning_rate < 3e-4)
+    slow = isinstance(trainer, TrainingSection) and (trainer.learning_rate == "auto" or trainer.learning_rate < 3e-4)
     if config.base_model == "fettle:pocket" and (config.adapter is not None or slow):
         yield (
             "fettle:pocket knows nothing yet, so an adapter or a learning rate for pretrained models teaches it next to nothing; "
@@ -184,20 +184,15 @@ def _look_at_rows(rows: Rows, report: Report) -> int:
     used = sum(len(part) for part in splits.values())
     sampled = f"{used:,} of {len(table):,}" if used < len(table) else f"{used:,}"
     report.notes.append(f"data: {sampled} rows ({counts}), read as {rows.shape.format}")
+    if rows.shape.format == "text":
+        return _look_at_documents(rows, report)
     if rows.renderer.glues:
         report.warnings.append(
             "prompt and response follow each other with nothing between them; set prompt.template, ending in a line break or a word"
         )
     if config.trainer.type == "none":
         return 0
-    if rows.divided_already and "split" in config.preprocessing.model_fields_set:
-        report.warnings.append("preprocessing.split: has no effect, because the data come divided")
-    if not splits["training"]:
-        report.faults.append("no row is left to train on; preprocessing.split gives none to training")
-    if not splits["validation"] and not config.trainer.skip_all_evaluation:
-        report.warnings.append(
-            "there are no validation rows: no early stopping, and the last weights are kept, not the best"
-        )
+    _look_at_splits(rows, report)
     longest, overlong = 0, []
     faults: list[str] = []
     for name in splits:
@@ -210,6 +205,36 @@ def _look_at_rows(rows: Rows, report: Report) -> int:
     if overlong:
         _tell_overlong(rows, overlong, report)
     return min(longest, rows.limit) if rows.limit is not None else longest
+
+
+def _look_at_splits(rows: Rows, report: Report) -> None:
+    config, splits = rows.config, rows.splits
+    if rows.divided_already and "split" in config.preprocessing.model_fields_set:
+        report.warnings.append("preprocessing.split: has no effect, because the data come divided")
+    if not splits["training"]:
+        report.faults.append("no row is left to train on; preprocessing.split gives none to training")
+    if not splits["validation"] and not config.trainer.skip_all_evaluation:
+        report.warnings.append(
+            "there are no validation rows: no early stopping, and the last weights are kept, not the best"
+        )
+
+
+def _look_at_documents(rows: Rows, report: Report) -> int:
+    """Read every document; returns the tokens of a block."""
+    if rows.config.trainer.type != "none":
+        _look_at_splits(rows, report)
+    faults: list[str] = []
+    size, empty = 0, 0
+    for indices in rows.splits.values():
+        for start in range(0, len(indices), CHUNK):
+            found = dict(_rendered_one_by_one(rows, indices[start : start + CHUNK], faults))
+            size += sum(len(text.text.encode()) for text in found.values() if text is not None)
+            empty += sum(text is None for text in found.values())
+    report.faults += _gathered(faults)
+    report.notes.append(f"text: {size / 1e6:,.2f} MB, in blocks of {rows.block_length:,} tokens")
+    if empty:
+        report.warnings.append(f"{empty:,} documents are empty and left out")
+    return rows.block_length
 
 
 def _gathered(faults: list[str]) -> list[str]:
@@ -227,7 +252,7 @@ def _gathered(faults: list[str]) -> list[str]:
     )
 
 
-def _texts(rows: Rows, indices: list[int], faults: list[str]) -> Iterator[tuple[int, Rendered]]:
+def _rendered_one_by_one(rows: Rows, indices: list[int], faults: list[str]) -> Iterator[tuple[int, Rendered | None]]:
     """The rows that can be rendered; where one cannot, its neighbours are looked at one by one, so that all are told."""
     try:
         found = list(rows.rendered(indices))
@@ -236,9 +261,14 @@ def _texts(rows: Rows, indices: list[int], faults: list[str]) -> Iterator[tuple[
             faults.append(str(error))
             return
         for index in indices:
-            yield from _texts(rows, [index], faults)
+            yield from _rendered_one_by_one(rows, [index], faults)
         return
-    for index, text in found:
+    yield from found
+
+
+def _texts(rows: Rows, indices: list[int], faults: list[str]) -> Iterator[tuple[int, Rendered]]:
+    """The rows that can be rendered and learnt from."""
+    for index, text in _rendered_one_by_one(rows, indices, faults):
         if text is not None and _learnable(text, rows.tokenizer):
             yield index, text
         elif text is not None:
@@ -282,7 +312,7 @@ def _look_at_hardware(config: Config, found: base.Base, longest: int, report: Re
     device = facts.device()
     report.notes.append(f"device: {device.shown}")
     trainer = config.trainer
-    if not isinstance(trainer, FinetuneTrainer) or not found.facts.parameters:
+    if not isinstance(trainer, TrainingSection) or not found.facts.parameters:
         return
     if plan.precision(trainer, device) == "float16" and (device.kind == "cpu" or trainer.optimizer.type == "lbfgs"):
         report.faults.append(

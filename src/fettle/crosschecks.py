@@ -13,7 +13,7 @@ from fettle.errors import nearest
 from fettle.model.adapter_config import LoraFamily
 from fettle.prompt.config import RESERVED, placeholders
 from fettle.section import Section
-from fettle.training.config import FinetuneTrainer
+from fettle.training.config import PretrainTrainer, TrainingSection
 from fettle.yamlfile import Path
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ def run(config: Config, raw: Mapping[str, Any]) -> Faults:
     """Every broken rule."""
     yield from _features(config)
     yield from _dataset(config)
+    yield from _documents(config)
     yield from _preprocessing(config)
     yield from _prompt(config)
     yield from _trainer(config)
@@ -54,7 +55,7 @@ _SAMPLING = ("temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cut
 def idle(config: Config) -> Faults:
     """(path, why) of keys that were set but cannot act beside the others."""
     trainer = config.trainer
-    if isinstance(trainer, FinetuneTrainer):
+    if isinstance(trainer, TrainingSection):
         schedule = trainer.learning_rate_scheduler
         for key in sorted(_changed(schedule) & _SHAPES.keys()):
             if schedule.decay not in _SHAPES[key]:
@@ -86,6 +87,7 @@ def idle(config: Config) -> Faults:
             yield ("generation", key), "has no effect with do_sample: false"
     if config.dataset.format in ("columns", "alpaca") and "messages_column" in _changed(config.dataset):
         yield ("dataset", "messages_column"), f"has no effect with format: {config.dataset.format}"
+    yield from _idle_for_text(config)
     if config.dataset.format == "messages":
         for key in ("input_features", "output_features"):
             if getattr(config, key):
@@ -95,6 +97,22 @@ def idle(config: Config) -> Faults:
                     if key[0] == "o"
                     else "has no effect on conversations",
                 )
+
+
+def _idle_for_text(config: Config) -> Faults:
+    """Keys of prompts and rows beside plain text, and of plain text beside rows."""
+    pretrain = isinstance(config.trainer, PretrainTrainer)
+    if pretrain or config.dataset.format == "text":
+        for key in sorted(_changed(config.prompt)):
+            yield ("prompt", key), "has no effect on plain text"
+        if "overlong_rows" in _changed(config.preprocessing):
+            yield (
+                ("preprocessing", "overlong_rows"),
+                "has no effect on plain text: what is longer goes on in the next block",
+            )
+    elif config.trainer.type != "none":
+        for key in sorted(_changed(config.dataset) & {"text_column", "document_separator"}):
+            yield ("dataset", key), f"has no effect with trainer.type: {config.trainer.type}"
 
 
 def _changed(section: Section) -> set[str]:
@@ -128,6 +146,8 @@ def _features(config: Config) -> Faults:
                 ("input_features", index, "tied"),
                 f"there is no feature {feature.tied!r}{nearest(feature.tied, names)}",
             )
+    if isinstance(config.trainer, PretrainTrainer):
+        return
     if bool(config.input_features) != bool(config.output_features) and config.dataset.format in ("auto", "columns"):
         missing = "output_features" if config.input_features else "input_features"
         yield (missing,), "missing; name the column as well (or leave both out for Alpaca and messages data)"
@@ -146,6 +166,21 @@ def _dataset(config: Config) -> Faults:
                 ("prompt", name),
                 "conversations are rendered by the chat template; remove it or use another dataset.format",
             )
+
+
+def _documents(config: Config) -> Faults:
+    """Plain text has its own objective, and no features."""
+    pretrain, how = isinstance(config.trainer, PretrainTrainer), config.dataset.format
+    if pretrain and how not in ("auto", "text"):
+        yield ("dataset", "format"), f"trainer.type: pretrain reads plain text (format: text), not {how}"
+    if how == "text" and not pretrain and config.trainer.type != "none":
+        yield (
+            ("dataset", "format"),
+            f"text has no response to learn from with trainer.type: {config.trainer.type}; use pretrain",
+        )
+    for key in ("input_features", "output_features"):
+        if pretrain and getattr(config, key):
+            yield (key,), "has no place in trainer.type: pretrain; dataset.text_column names the column to read"
 
 
 def _preprocessing(config: Config) -> Faults:
@@ -207,13 +242,13 @@ def _trainer(config: Config) -> Faults:
         )
     if trainer.validation_field == "combined" and metric not in (None, "loss"):
         yield ("trainer", "validation_metric"), "combined has only the metric loss"
-    if isinstance(trainer, FinetuneTrainer):
+    if isinstance(trainer, TrainingSection):
         yield from _batches(trainer)
         yield from _modes(config, trainer)
         yield from _plateaus(trainer)
 
 
-def _batches(trainer: FinetuneTrainer) -> Faults:
+def _batches(trainer: TrainingSection) -> Faults:
     effective, batch, steps = trainer.effective_batch_size, trainer.batch_size, trainer.gradient_accumulation_steps
     at = ("trainer", "effective_batch_size")
     if effective == "auto":
@@ -227,7 +262,7 @@ def _batches(trainer: FinetuneTrainer) -> Faults:
         yield at, f"{effective} is more than max_batch_size {trainer.max_batch_size}"
 
 
-def _modes(config: Config, trainer: FinetuneTrainer) -> Faults:
+def _modes(config: Config, trainer: TrainingSection) -> Faults:
     if trainer.use_mixed_precision is not None and trainer.precision != "auto":
         yield ("trainer", "use_mixed_precision"), "give either use_mixed_precision or precision"
     if trainer.optimizer.type == "sgd_8bit" and trainer.optimizer.momentum == 0:
@@ -252,7 +287,7 @@ def _modes(config: Config, trainer: FinetuneTrainer) -> Faults:
 
 
 def _schedule(config: Config) -> Faults:
-    if not isinstance(config.trainer, FinetuneTrainer):
+    if not isinstance(config.trainer, TrainingSection):
         return
     at = ("trainer", "learning_rate_scheduler")
     schedule = config.trainer.learning_rate_scheduler
@@ -273,7 +308,7 @@ def _schedule(config: Config) -> Faults:
             )
 
 
-def _plateaus(trainer: FinetuneTrainer) -> Faults:
+def _plateaus(trainer: TrainingSection) -> Faults:
     """Training is watched step by step, and a step knows its loss only."""
     schedule = trainer.learning_rate_scheduler
     rate = (schedule.reduce_on_plateau, schedule.reduce_eval_split, schedule.reduce_eval_metric)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from fettle.config import Config
-from fettle.data import read, shape, split
+from fettle.data import read, shape, split, stream
 from fettle.data.encode import Encoded, Limits, encode_prompts, encode_rows
 from fettle.data.feature_config import TextPreprocessing
 from fettle.data.table import Table, concatenate
@@ -103,7 +103,7 @@ class Rows:
         tables: list[Table] = []
         count = 0
         for name, source in self.sources.named():
-            found = read.read(source, self.folder, self.config.dataset.data_format)
+            found = self._read(source)
             for key, part in found.items():
                 where = name or ("" if len(found) == 1 else _split_of(key))
                 if where:
@@ -111,6 +111,25 @@ class Rows:
                 tables.append(part)
                 count += len(part)
         return concatenate(tables)
+
+    def _read(self, source: Any) -> dict[str, Table]:
+        """The tables of a source; documents stay on disk."""
+        section = self.config.dataset
+        if isinstance(source, (str, Path)) and not read.is_hub_name(str(source), self.folder):
+            paths = read.find(str(source), self.folder)
+            plain = section.data_format == "auto" and any(stream.kind(path) == "text" for path in paths)
+            if self.documents or plain:
+                table = stream.stream(paths, section.data_format, section.text_column, section.document_separator)
+                if table is not None:
+                    table.fingerprint = read.source_fingerprint(source, self.folder) or ""
+                    return {"": table}
+        return read.read(source, self.folder, section.data_format)
+
+    @property
+    def documents(self) -> bool:
+        """Whether rows are plain text."""
+        section = self.config.dataset
+        return section.format == "text" or (section.format == "auto" and self.config.trainer.type == "pretrain")
 
     @cached_property
     def splits(self) -> dict[str, list[int]]:
@@ -131,7 +150,7 @@ class Rows:
     def shape(self) -> shape.Shape:
         config = self.config
         return shape.resolve(
-            config.dataset,
+            config.dataset.model_copy(update={"format": "text"}) if self.documents else config.dataset,
             config.input_features,
             config.output_features,
             columns_named(config.prompt),
@@ -151,6 +170,20 @@ class Rows:
             size for size in (self.config.preprocessing.global_max_sequence_length, self.context) if size is not None
         ]
         return min(known) if known else None
+
+    @property
+    def block_length(self) -> int:
+        """Tokens of a block of documents.
+
+        Raises:
+            ConfigError: neither the config nor the model says.
+        """
+        if self.limit is None:
+            said = (
+                "the base model does not say how much it reads at once; set it to the tokens of a block, such as 1024"
+            )
+            raise ConfigError([Fault("", "preprocessing.global_max_sequence_length", said)])
+        return self.limit
 
     @property
     def limits(self) -> Limits:
@@ -206,6 +239,9 @@ class Rows:
             kept = [(index, text) for index, text in pairs if text is not None]
             encoded = encode_rows([text for _, text in kept], self.tokenizer, self.limits)
             counts = {"empty": len(pairs) - len(kept)}
+            if self.shape.format == "text":  # a document that is longer goes on in the next block
+                yield [index for index, _ in kept], [text for _, text in kept], encoded, counts
+                continue
             chunk = self._fit([index for index, _ in kept], [text for _, text in kept], encoded, counts, overlong)
             yield (*chunk, counts)
         if overlong and self.overlong == "error":

@@ -39,11 +39,12 @@ class Rendered:
 
     `whole` says how ids are made: of the whole text at once and cut at the pieces' borders by offsets (chat templates), or
     piece by piece (a prompt and its response), the first with what the tokenizer puts before a text, the last followed by
-    the stop token.
+    the stop token. `document` marks plain text, which stands between separators and carries loss everywhere.
     """
 
     pieces: tuple[tuple[str, bool], ...]
     whole: bool
+    document: bool = False
 
     @property
     def text(self) -> str:

@@ -33,7 +33,7 @@ class Session:
     base: Base
     model: Any
     row_format: str
-    """How rows are read: columns, alpaca or messages."""
+    """How rows are read: columns, alpaca, messages or text."""
     seed: int = 42
     """The run's seed, which its split was made with."""
 
@@ -103,6 +103,8 @@ class Session:
             output: file for the answers.
         """
         scores, kept = evaluate_likelihood(self.model, rows, indices, usable().kind)
+        if rows.shape.format == "text":  # a text that goes on has no right answer to be compared with
+            return scores, [], len(kept)
         found = list(predict(self.decoder(), rows, kept[:answered], batch_size))
         if output is not None:
             with writer(output, overwrite=True) as put:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ def write(dataset: str, base_model: str) -> str:
     return head + body + _rest(len(table), base_model)
 
 
-def _first(cells: list[Any]) -> Any:
+def _first(cells: Sequence[Any]) -> Any:
     return next((cell for cell in cells if cell is not None), None)
 
 

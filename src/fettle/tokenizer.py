@@ -50,6 +50,24 @@ class Tokenizer:
         return None if self.bos is None else self.backend.token_to_id(self.bos)
 
     @property
+    def document_start(self) -> list[int]:
+        """What stands before a document: what the tokenizer puts there by itself, else the end of the one before it."""
+        prefix = self.backend.encode("", add_special_tokens=True).ids
+        if prefix and prefix[-1] == self.eos_id and self.eos_id != self.bos_id:
+            prefix = prefix[:-1]
+        return prefix or self.document_end
+
+    @property
+    def document_end(self) -> list[int]:
+        """What closes a document; nothing where the tokenizer has no end-of-text token."""
+        return [] if self.eos_id is None else [self.eos_id]
+
+    @property
+    def shares_separator(self) -> bool:
+        """Whether the end of a document is all that stands before the next."""
+        return bool(self.document_end) and self.document_start == self.document_end
+
+    @property
     def padding_id(self) -> int:
         """An id to fill batches with; what it is does not matter, it is masked."""
         known = [self.backend.token_to_id(token) for token in (self.pad, self.eos) if token is not None]

@@ -27,13 +27,17 @@ class Dataset(Section):
     """File of validation rows, beside training_set."""
     test_set: str | None = None
     """File of test rows, beside training_set."""
-    data_format: Literal["auto", "csv", "tsv", "json", "jsonl", "parquet", "arrow"] = "auto"
+    data_format: Literal["auto", "csv", "tsv", "json", "jsonl", "parquet", "arrow", "text"] = "auto"
     """Kind of file; `auto` goes by its ending."""
-    format: Literal["auto", "columns", "alpaca", "messages"] = "auto"
-    """Shape of a row: `columns` as the features name them, `alpaca` (instruction, input, output), `messages` (role, content).
-    `auto` looks at the columns when no features are given."""
+    format: Literal["auto", "columns", "alpaca", "messages", "text"] = "auto"
+    """Shape of a row: `columns` as the features name them, `alpaca` (instruction, input, output), `messages` (role, content),
+    `text` (documents, for trainer.type: pretrain). `auto` looks at the columns when no features are given."""
     messages_column: str = "messages"
     """Column of the conversation, for `messages`."""
+    text_column: str = "text"
+    """Column of the document, for `text`."""
+    document_separator: Annotated[str, Field(min_length=1)] | None = None
+    """What stands between the documents of a plain text file, such as "\\n\\n"; null makes each file one document."""
 
 
 class RandomSplit(Section):

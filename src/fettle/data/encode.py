@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from fettle.rows import Rendered
 from fettle.tokenizer import Tokenizer
 
+LONGEST_PART = 1_000_000  # characters of a document that are encoded at once
 Spelled = tuple[list[int], list[tuple[int, int]]]
 """Ids, and for each the characters (from, to) that it covers."""
 
@@ -42,16 +43,46 @@ class Limits:
 
 def encode_rows(rows: Sequence[Rendered], tokenizer: Tokenizer, limits: Limits = Limits()) -> list[Encoded]:
     """Encode finished rows (prompt and response, or whole conversations)."""
-    apart = iter(_encode_apart([row for row in rows if not row.whole], tokenizer, limits))
+    documents = iter(_encode_documents([row.text for row in rows if row.document], tokenizer))
+    apart = iter(_encode_apart([row for row in rows if not row.whole and not row.document], tokenizer, limits))
     whole = iter(_encode_whole([row for row in rows if row.whole], tokenizer))
-    return [next(whole) if row.whole else next(apart) for row in rows]
+    return [next(documents) if row.document else next(whole) if row.whole else next(apart) for row in rows]
 
 
 def encode_prompts(rows: Sequence[Rendered], tokenizer: Tokenizer, limits: Limits = Limits()) -> list[list[int]]:
     """Encode the part of rows that the model is given: exactly what stands before the response in training."""
-    apart = iter(_prompt_ids([row.pieces[0][0] for row in rows if not row.whole], tokenizer, limits))
+    documents = iter(_document_ids([row.text for row in rows if row.document], tokenizer))
+    apart = iter(_prompt_ids([r.pieces[0][0] for r in rows if not r.whole and not r.document], tokenizer, limits))
     whole = iter(_cut_where_straddled([(row.text, _borders(row)) for row in rows if row.whole], tokenizer))
-    return [next(whole)[0] if row.whole else next(apart) for row in rows]
+    return [next(documents) if row.document else next(whole)[0] if row.whole else next(apart) for row in rows]
+
+
+def _document_ids(texts: Sequence[str], tokenizer: Tokenizer) -> list[list[int]]:
+    """Ids of texts after what stands before a document."""
+    parts = [_parts(text) for text in texts]
+    encoded = iter(tokenizer.encode([part for group in parts for part in group], special=False))
+    start = tokenizer.document_start
+    return [start + [i for _ in group for i in next(encoded)] for group in parts]
+
+
+def _encode_documents(texts: Sequence[str], tokenizer: Tokenizer) -> list[Encoded]:
+    """Documents between their separators; all that is not given carries loss."""
+    found = []
+    given = len(tokenizer.document_start)
+    for ids in _document_ids(texts, tokenizer):
+        closed = ids + tokenizer.document_end
+        found.append(Encoded(closed, [False] * given + [True] * (len(closed) - given)))
+    return found
+
+
+def _parts(text: str) -> list[str]:
+    """A very long text in parts that end with a line, because encoding takes many times the memory of the text."""
+    parts, start = [], 0
+    while len(text) - start > LONGEST_PART:
+        end = text.rfind("\n", start, start + LONGEST_PART) + 1 or start + LONGEST_PART
+        parts.append(text[start:end])
+        start = end
+    return [*parts, text[start:]]
 
 
 def _prompt_ids(prompts: Sequence[str], tokenizer: Tokenizer, limits: Limits) -> list[list[int]]:

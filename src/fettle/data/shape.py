@@ -65,6 +65,9 @@ def resolve(
     if how == "messages":
         table.column(dataset.messages_column, "the conversation, dataset.messages_column")
         return Shape("messages", messages=dataset.messages_column)
+    if how == "text":
+        table.column(dataset.text_column, "the document, dataset.text_column")
+        return Shape("text", input=dataset.text_column)
     if how == "alpaca":
         wanted = outputs[0].column or outputs[0].name if outputs else "output"
         shape = Shape("alpaca", "instruction", wanted, named=tuple(named), sampled=sampled)
@@ -86,6 +89,8 @@ def _guess(table: Table, dataset: Dataset) -> str:
         return "messages"
     if {"instruction", "output"} <= columns or "instruction" in columns:
         return "alpaca"
+    if dataset.text_column in columns:
+        return "text"
     raise DataError(
         f"cannot tell which columns to read from {', '.join(table.columns)}; name them with input_features and output_features "
         "(`fettle init` writes them)"
@@ -110,6 +115,12 @@ def canonical(
         for index in indices:
             yield index, Row({}, messages=_conversation(table, index, shape.messages, training))
         return
+    if shape.format == "text":
+        assert shape.input is not None
+        for index in indices:
+            text = _document(table, index, shape.input)
+            yield index, Row({}, sample=text) if text.strip() else None
+        return
     reading = inputs[0].preprocessing if inputs else TextPreprocessing()
     writing = outputs[0].preprocessing if outputs else TextPreprocessing()
     needed = set(shape.named)
@@ -117,7 +128,7 @@ def canonical(
         needed.add(shape.input)
     optional = {"input"} & set(table.columns) if shape.format == "alpaca" else set()
     columns = {name: _filled(table, name, reading) for name in needed - optional}
-    responses = _filled(table, shape.output, writing) if shape.output in table.columns else None
+    responses = _filled(table, shape.output, writing) if shape.output and shape.output in table.columns else None
     for index in indices:
         row = table.row(index)
         kept = all(_present(table, index, name, cells[index], reading) for name, cells in columns.items())
@@ -135,7 +146,7 @@ def _empty(cell: Any) -> bool:
     return cell is None or cell == "" or (isinstance(cell, float) and cell != cell)
 
 
-def _filled(table: Table, name: str, how: CellRules) -> list[Any]:
+def _filled(table: Table, name: str, how: CellRules) -> Sequence[Any]:
     """A column with its gaps closed; done once, however many chunks are read."""
     key = (name, how.missing_value_strategy, how.fill_value)
     if key not in table.filled:
@@ -143,7 +154,7 @@ def _filled(table: Table, name: str, how: CellRules) -> list[Any]:
     return table.filled[key]
 
 
-def _fill(cells: list[Any], how: CellRules) -> list[Any]:
+def _fill(cells: Sequence[Any], how: CellRules) -> Sequence[Any]:
     """The cells with gaps closed by the strategies that close them."""
     strategy = how.missing_value_strategy
     if strategy == "fill_with_const":
@@ -177,6 +188,13 @@ def _present(table: Table, index: int, name: str, cell: Any, how: CellRules) -> 
 
 def _lowered(cell: Any, how: CellRules) -> Any:
     return cell.lower() if how.lowercase and isinstance(cell, str) else cell
+
+
+def _document(table: Table, index: int, column: str) -> str:
+    cell = table.columns[column][index]
+    if not isinstance(cell, str) and not _empty(cell):
+        raise DataError(f"{table.place(index)}: column {column!r}: expected a text, got {type(cell).__name__}")
+    return cell or ""
 
 
 def _conversation(table: Table, index: int, column: str, training: bool) -> tuple[Message, ...]:

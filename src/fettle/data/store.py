@@ -9,7 +9,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,29 @@ from numpy.typing import NDArray
 from fettle.data.cache import ABOUT, is_kept
 from fettle.data.encode import Encoded
 from fettle.files import whole_folder
+
+Example = tuple[NDArray[np.int32], NDArray[np.bool_]]
+"""Ids and, for each, whether it carries loss."""
+
+
+class Split(Protocol):
+    """Rows to train on or to score, however they are kept."""
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many rows were truncated, dropped, empty."""
+
+    @property
+    def lengths_R(self) -> NDArray[np.int64]:
+        """Tokens of each row."""
+
+    def __len__(self) -> int: ...
+
+    def examples(self, row: int) -> list[Example]:
+        """The parts of a row that do not see one another."""
+
+    def origin(self, row: int) -> int:
+        """Index in the table of what a row begins with."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -42,7 +65,15 @@ class EncodedSplit:
     def lengths_R(self) -> NDArray[np.int64]:
         return np.diff(self.starts)
 
-    def example(self, row: int) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
+    def examples(self, row: int) -> list[Example]:
+        """What of a row is read together: all of it."""
+        return [self.example(row)]
+
+    def origin(self, row: int) -> int:
+        """Index of a row in the table."""
+        return int(self.rows_R[row])
+
+    def example(self, row: int) -> Example:
         """Ids of a row and, for each, whether it carries loss."""
         part = slice(self.starts[row], self.starts[row + 1])
         return self.ids_S[part], self.trained_S[part]

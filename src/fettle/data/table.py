@@ -23,10 +23,10 @@ class Origin:
 class Table:
     """Columns of equal length; a cell that a row does not have is None."""
 
-    columns: dict[str, list[Any]]
+    columns: Mapping[str, Sequence[Any]]
     origins: list[Origin] = field(default_factory=list)
     fingerprint: str = ""
-    filled: dict[tuple[str, ...], list[Any]] = field(default_factory=dict)
+    filled: dict[tuple[str, ...], Sequence[Any]] = field(default_factory=dict)
     """Columns whose gaps were closed, by column and how."""
 
     def __len__(self) -> int:
@@ -48,7 +48,7 @@ class Table:
             return f"{origin.name}:{origin.lines[index - origin.first]}"
         return f"{origin.name}, row {index - origin.first + 1}"
 
-    def column(self, name: str, wanted_by: str) -> list[Any]:
+    def column(self, name: str, wanted_by: str) -> Sequence[Any]:
         """The cells of a column.
 
         Raises:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 
-from fettle.data.encode import encode_rows
+from fettle.data import blocks
+from fettle.data.encode import Encoded, encode_rows
 from fettle.data.store import Collector, EncodedSplit
 from fettle.errors import DataError
 from fettle.evaluation.likelihood import likelihood
 from fettle.evaluation.metrics import text_metrics, token_accuracy
 from fettle.generation.predict import Prediction
 from fettle.prepare import CHUNK, Rows
+from fettle.training.config import PretrainTrainer
 
 PACK_TOKENS = 4096
 
@@ -28,6 +31,8 @@ def evaluate_likelihood(
     Raises:
         DataError: no row has a target.
     """
+    if rows.shape.format == "text":
+        return _documents_likelihood(model, rows, indices, device)
     split = _encode(rows, indices)
     if not len(split):
         raise DataError("no row has a response to compare with; evaluation needs the output column")
@@ -35,6 +40,30 @@ def evaluate_likelihood(
     with torch.no_grad():
         scores = likelihood(model, split, device, PACK_TOKENS, batch_size).metrics()
     return scores, split.rows_R.tolist()
+
+
+def _documents_likelihood(
+    model: Any, rows: Rows, indices: Sequence[int], device: str
+) -> tuple[dict[str, float], list[int]]:
+    """The same for documents, and bits per byte: what every token costs, whatever the vocabulary."""
+    size = 0
+
+    def chunks() -> Iterator[tuple[Sequence[int], Sequence[Encoded]]]:
+        nonlocal size
+        for start in range(0, len(indices), CHUNK):
+            kept = [(index, text) for index, text in rows.rendered(indices[start : start + CHUNK]) if text is not None]
+            size += sum(len(text.text.encode()) for _, text in kept)
+            yield [index for index, _ in kept], encode_rows([text for _, text in kept], rows.tokenizer)
+
+    trainer = rows.config.trainer
+    across = isinstance(trainer, PretrainTrainer) and trainer.attend_across_documents
+    found = blocks.in_memory(chunks(), rows.block_length, across, rows.tokenizer.shares_separator)
+    if not len(found):
+        raise DataError("no document has any text to score")
+    model.eval()
+    with torch.no_grad():
+        outcome = likelihood(model, found, device, PACK_TOKENS)
+    return {**outcome.metrics(), "bits_per_byte": outcome.loss / math.log(2) / size}, found.rows_D.tolist()
 
 
 def _encode(rows: Rows, indices: Sequence[int]) -> EncodedSplit:

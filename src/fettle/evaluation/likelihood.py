@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from fettle.data.pack import best_fit
-from fettle.data.store import EncodedSplit
+from fettle.data.store import Split
 from fettle.model.fast import PackedBatch, packed_outcome
 
 
@@ -28,16 +28,16 @@ class Outcome:
         return {"loss": mean, "perplexity": perplexity, "next_token_accuracy": self.correct / max(1, self.labels)}
 
 
-def batch(split: EncodedSplit, rows: list[int], device: str) -> PackedBatch:
+def batch(split: Split, rows: list[int], device: str) -> PackedBatch:
     """The rows end to end, on the device."""
     # copies, because the arrays may be files mapped read-only, which torch does not take
-    examples = [(ids.astype(np.int64), trained.copy()) for ids, trained in (split.example(row) for row in rows)]
+    examples = [(ids.astype(np.int64), trained.copy()) for row in rows for ids, trained in split.examples(row)]
     return PackedBatch.from_examples(examples).to(device)
 
 
 def likelihood(
     model: torch.nn.Module,
-    split: EncodedSplit,
+    split: Split,
     device: str,
     pack_tokens: int,
     batch_size: int | None = None,

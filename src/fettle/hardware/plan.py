@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fettle.hardware.facts import DeviceFacts
-from fettle.training.config import FinetuneTrainer
+from fettle.training.config import TrainingSection
 
 LEARNING_RATE_ADAPTER = 2e-4
 LEARNING_RATE_FULL = 2e-5
@@ -40,7 +40,7 @@ class Plan:
     """Most tokens in one forward pass, a single longer row excepted."""
 
 
-def precision(trainer: FinetuneTrainer, device: DeviceFacts) -> str:
+def precision(trainer: TrainingSection, device: DeviceFacts) -> str:
     """The arithmetic of a run."""
     sixteen = "bfloat16" if device.bfloat16 or device.kind == "cpu" else "float16"
     if trainer.use_mixed_precision is not None:
@@ -64,7 +64,7 @@ def bytes_per_token(sizes: Sizes, arithmetic: str) -> int:
 
 
 def fill(
-    trainer: FinetuneTrainer,
+    trainer: TrainingSection,
     device: DeviceFacts,
     sizes: Sizes,
     rows: int,
@@ -98,7 +98,7 @@ def fill(
     return Plan(arithmetic, float(rate), int(effective), most, int(tokens))
 
 
-def largest_batch(trainer: FinetuneTrainer, rows: int, fits: int) -> int:
+def largest_batch(trainer: TrainingSection, rows: int, fits: int) -> int:
     """The largest power of two of rows that fits, within max_batch_size and 1/32 of the rows."""
     bound = max(1, min(fits, rows // 32))
     if trainer.max_batch_size is not None:

@@ -40,11 +40,13 @@ class Renderer:
     system: str | None
     alpaca: bool
     chat: ChatTemplate | None
+    document: bool = False
+    """Rows are plain text."""
 
     @property
     def glues(self) -> bool:
         """Whether nothing separates a prompt from its response."""
-        return self.chat is None and self.template is None and not self.alpaca
+        return self.chat is None and self.template is None and not self.alpaca and not self.document
 
     def finished(self, row: Row) -> Rendered:
         """The whole row, responses marked.
@@ -52,6 +54,8 @@ class Renderer:
         Raises:
             DataError: the row cannot be rendered.
         """
+        if self.document:
+            return Rendered(((row.sample, True),), whole=False, document=True)
         if self.chat is None:
             return Rendered(((self._prompt(row), False), (row.response or "", True)), whole=False)
         text, spans = self.chat.spans(self._conversation(row, finished=True))
@@ -64,7 +68,7 @@ class Renderer:
             DataError: the row cannot be rendered.
         """
         if self.chat is None:
-            return Rendered(((self._prompt(row), False),), whole=False)
+            return Rendered(((self._prompt(row), False),), whole=False, document=self.document)
         return Rendered(_pieces(*self.chat.prompt(self._conversation(row, finished=False))), whole=True)
 
     def response(self, row: Row) -> str | None:
@@ -115,12 +119,14 @@ def renderer(section: Prompt, row_format: str, chat_template: str | None, bos: s
     """The renderer of a run.
 
     Args:
-        row_format: `columns`, `alpaca` or `messages`.
+        row_format: `columns`, `alpaca`, `messages` or `text`.
         chat_template: source of the template to use, the tokenizer's or the user's; None where there is none.
 
     Raises:
         DataError: rows need a chat template and there is none.
     """
+    if row_format == "text":
+        return Renderer(None, None, None, False, None, document=True)
     wanted = section.use_chat_template
     chat = (
         wanted is True

@@ -243,6 +243,15 @@ class FinetuneTrainer(TrainingSection):
     """`finetune`: supervised fine-tuning."""
 
 
+class PretrainTrainer(TrainingSection):
+    """Continued pretraining: plain text, loss on every token, documents packed with the end-of-text token between them."""
+
+    type: Literal["pretrain"]
+    """`pretrain`: continued pretraining on plain text."""
+    attend_across_documents: bool = False
+    """Let a token see the documents that stand before its own in a block; else each document is read by itself."""
+
+
 class DpoTrainer(TrainingSection):
     """Direct preference optimisation (arXiv 2305.18290)."""
 
@@ -308,5 +317,6 @@ class GrpoTrainer(TrainingSection):
 
 
 Trainer = Annotated[
-    NoTrainer | FinetuneTrainer | DpoTrainer | KtoTrainer | OrpoTrainer | GrpoTrainer, Field(discriminator="type")
+    NoTrainer | FinetuneTrainer | PretrainTrainer | DpoTrainer | KtoTrainer | OrpoTrainer | GrpoTrainer,
+    Field(discriminator="type"),
 ]

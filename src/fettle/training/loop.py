@@ -26,7 +26,7 @@ from fettle.files import recover
 from fettle.hardware.plan import Plan
 from fettle.training import checkpoint
 from fettle.training.callbacks import Callback
-from fettle.training.config import FinetuneTrainer, GradientClipping
+from fettle.training.config import GradientClipping, TrainingSection
 from fettle.training.plateau import Plateau
 from fettle.training.profiling import profiler
 from fettle.training.schedule import factor, warmup_steps
@@ -51,7 +51,7 @@ class Loop:
     """One training run over an objective."""
 
     def __init__(
-        self, model: torch.nn.Module, objective: Supervised, optimizer: torch.optim.Optimizer, section: FinetuneTrainer, plan: Plan,
+        self, model: torch.nn.Module, objective: Supervised, optimizer: torch.optim.Optimizer, section: TrainingSection, plan: Plan,
         folder: Path, callbacks: Sequence[Callback], seed: int, autocast: bool, place: Any = None,
     ) -> None:  # fmt: skip
         self.model, self.objective, self.optimizer = model, objective, optimizer

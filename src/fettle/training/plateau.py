@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from fettle.training.checkpoint import State
-from fettle.training.config import FinetuneTrainer
+from fettle.training.config import TrainingSection
 
 
 class Plateau:
     """Watches metrics and says by what the rate and the batch are to be multiplied; all memory is in the run's State."""
 
-    def __init__(self, section: FinetuneTrainer, state: State) -> None:
+    def __init__(self, section: TrainingSection, state: State) -> None:
         self.section, self.state = section, state
 
     @property

@@ -1,14 +1,14 @@
-"""Supervised fine-tuning: next-token cross entropy on the tokens of the responses, nothing else."""
+"""Next-token cross entropy on the tokens that carry loss: those of the responses, or every one of plain text."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from fettle.data.pack import best_fit
-from fettle.data.store import EncodedSplit
+from fettle.data.store import Split
 from fettle.evaluation.likelihood import Outcome, batch, likelihood
 from fettle.model.fast import PackedBatch, packed_loss
 
@@ -17,7 +17,7 @@ from fettle.model.fast import PackedBatch, packed_loss
 class Supervised:
     """The objective over encoded splits."""
 
-    splits: dict[str, EncodedSplit]
+    splits: Mapping[str, Split]
     device: str
     pack_tokens: int
     batch_size: int | None
@@ -31,7 +31,8 @@ class Supervised:
 
     def labels(self, rows: Sequence[int]) -> int:
         """Tokens of training rows that carry loss."""
-        return sum(int(self.splits["training"].example(row)[1][1:].sum()) for row in rows)
+        split = self.splits["training"]
+        return sum(int(trained[1:].sum()) for row in rows for _, trained in split.examples(row))
 
     def batches(self, rows: Sequence[int]) -> list[PackedBatch]:
         """Training rows in as few forward passes as memory allows."""

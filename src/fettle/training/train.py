@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import torch
 from fettle.base import Base
 from fettle.config import Config, Loaded
 from fettle.data.read import absolute
-from fettle.data.store import EncodedSplit
+from fettle.data.store import Split
 from fettle.errors import ModelError
 from fettle.evaluation.plots import learning_curves
 from fettle.files import write_json, write_text
@@ -30,7 +30,7 @@ from fettle.run import RunFolder, filled_text
 from fettle.tokenizer import Tokenizer
 from fettle.training import checkpoint, optimizers
 from fettle.training.callbacks import Callback, MetricsFile, read_metrics, trackers
-from fettle.training.config import FinetuneTrainer
+from fettle.training.config import TrainingSection
 from fettle.training.encoded import EncodedRows, encoded_rows
 from fettle.training.loop import Loop, Summary
 from fettle.training.sft import Supervised
@@ -58,7 +58,7 @@ def train(
     """
     config = loaded.config
     section = config.trainer
-    assert isinstance(section, FinetuneTrainer)
+    assert isinstance(section, TrainingSection)
     listeners = [MetricsFile(run.metrics), *callbacks, *trackers(section.callbacks, run.path)]
     tell = _teller(listeners)
     encoded = encoded_rows(rows)
@@ -103,9 +103,9 @@ def train(
     return Trained(model, summary, encoded, statistics, filled)
 
 
-def _compare_tokenizers(run: RunFolder, tokenizer: Tokenizer, split: EncodedSplit, tell: Callable[[str], None]) -> None:
+def _compare_tokenizers(run: RunFolder, tokenizer: Tokenizer, split: Split, tell: Callable[[str], None]) -> None:
     """Say so when plain transformers would encode prompts otherwise than they were trained on."""
-    texts = [tokenizer.decode(split.example(row)[0].tolist()) for row in range(min(20, len(split)))]
+    texts = [tokenizer.decode(split.examples(row)[0][0].tolist()) for row in range(min(20, len(split)))]
     differ = load.differing(run.model, tokenizer, texts)
     if differ:
         tell(
@@ -139,7 +139,7 @@ def build_model(config: Config, base: Base, device: str, precision: str) -> Any:
         if load.counts(model)[1] == 0:
             raise ModelError("adapter: nothing would train")
     section = config.trainer
-    if isinstance(section, FinetuneTrainer) and section.enable_gradient_checkpointing:
+    if isinstance(section, TrainingSection) and section.enable_gradient_checkpointing:
         # transformers is renaming the method; older versions have the second name only
         enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
         enable({"use_reentrant": False})
@@ -176,11 +176,11 @@ def _tell_rows(tell: Callable[[str], None], encoded: EncodedRows) -> None:
 
 
 def _loop(
-    model: Any, splits: dict[str, EncodedSplit], rows: Rows, config: Config, chosen: plan.Plan, device: str, run: RunFolder,
+    model: Any, splits: Mapping[str, Split], rows: Rows, config: Config, chosen: plan.Plan, device: str, run: RunFolder,
     listeners: Sequence[Callback], seed: int,
 ) -> Loop:  # fmt: skip
     section = config.trainer
-    assert isinstance(section, FinetuneTrainer)
+    assert isinstance(section, TrainingSection)
     plus = config.adapter.loraplus_lr_ratio if isinstance(config.adapter, Lora) else None
     optimizer = optimizers.build(
         section.optimizer, checkpoint.trained_weights(model).items(), chosen.learning_rate, plus
@@ -189,7 +189,7 @@ def _loop(
     autocast = chosen.precision != "float32" and not frozen_in_16_bits(config, chosen.precision)
 
     def place(row: int) -> str:
-        return rows.table.place(int(splits["training"].rows_R[row]))
+        return rows.table.place(splits["training"].origin(row))
 
     return Loop(
         model,
