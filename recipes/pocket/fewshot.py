@@ -9,9 +9,7 @@ from typing import Any
 
 from wording import PAIRS, TOPICS, WORDS, Answered, code, fill, made_up, pick, split_list, value
 
-NUMBERS = ("zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
-           "seventeen eighteen nineteen").split()  # fmt: skip
-TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+NUMBERS, TENS = WORDS["number"], WORDS["ten"]
 CATEGORIES = ["animal", "food", "fruit", "vegetable", "plant", "colour", "tool", "vehicle", "instrument", "clothing",
               "profession", "city", "month", "day", "language", "hobby", "name", "subject"]  # fmt: skip
 
@@ -199,7 +197,8 @@ def list_task(rng: Random) -> Task:
     """One operation on lists of words; casing varies, since some operations are about casing."""
     instruction = rng.choice(list(LIST_TASKS))
     operation, comma = LIST_TASKS[instruction], rng.random() < 0.15 and "Copy" not in instruction
-    case = rng.choice([str, str, str.lower, str.upper, str.capitalize]) if "letters" in instruction else str
+    cases: list[Callable[[str], str]] = [str, str, str.lower, str.upper, str.capitalize]
+    case = rng.choice(cases) if "letters" in instruction else str
 
     def draw(rng: Random) -> Answered:
         words = [case(word) for word in word_list(rng)]

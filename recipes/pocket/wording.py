@@ -32,7 +32,7 @@ Answered = tuple[str, str]  # an input and its answer
 def made_up(rng: Random) -> str:
     """A word that does not exist."""
     parts = [
-        rng.choice("b d f g k l m n p r s t v z br kr st tr pl sh ch".split()) + rng.choice("aeiou")
+        rng.choice(WORDS["onset"]) + rng.choice("aeiou")
         for _ in range(rng.randint(2, 3))
     ]
     return "".join(parts) + rng.choice(["", "", "n", "r", "x", "l", "sk", "m"])
