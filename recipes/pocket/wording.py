@@ -31,10 +31,7 @@ Answered = tuple[str, str]  # an input and its answer
 
 def made_up(rng: Random) -> str:
     """A word that does not exist."""
-    parts = [
-        rng.choice(WORDS["onset"]) + rng.choice("aeiou")
-        for _ in range(rng.randint(2, 3))
-    ]
+    parts = [rng.choice(WORDS["onset"]) + rng.choice("aeiou") for _ in range(rng.randint(2, 3))]
     return "".join(parts) + rng.choice(["", "", "n", "r", "x", "l", "sk", "m"])
 
 

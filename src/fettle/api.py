@@ -137,7 +137,13 @@ class Model:
         folder = self._folder(place, self._describe(sources, rows))
         if not trains:
             return self._evaluate_base(rows, folder, split, answers)
-        trained = train(self._loaded, base, rows, folder, callbacks, seed, place[3] is not None)
+        where, indices = self._scored(rows, split)
+        asked = indices[: TEST_ANSWERS if answers is None else answers]
+
+        def before(model: Any) -> None:
+            Session(self._loaded, base, model, rows.shape.format, seed).answer_before(rows, asked, folder, where, BATCH)
+
+        trained = train(self._loaded, base, rows, folder, callbacks, seed, place[3] is not None, before)
         self._session = Session(self._loaded, base, trained.model, trained.encoded.format, seed)
         results = TrainingResults(
             trained.statistics, _data(trained.encoded.splits, trained.encoded.format), str(folder.path)
@@ -186,27 +192,19 @@ class Model:
     def _score(
         self, rows: Rows, folder: RunFolder, split: str, answers: int | None, statistics: dict[str, Any]
     ) -> tuple[dict[str, float], list[dict[str, Any]]]:
-        """Score a split (validation where there is no test split); write its statistics and predictions.
+        """Score a split and write what came of it: (scores, some samples)."""
+        split, indices = self._scored(rows, split)
+        scores, samples = (
+            self._prepared().score(rows, indices, folder, split, BATCH, answers, statistics) if indices else ({}, [])
+        )
+        write_json(folder.path / "training_statistics.json", statistics)
+        return scores, samples
 
-        Adds them to the run's statistics; returns scores and some samples.
-        """
+    def _scored(self, rows: Rows, split: str) -> tuple[str, list[int]]:
+        """The split that a run is scored on (validation where there is no test split), and its rows."""
         if split == "test" and not rows.splits["test"]:
             split = "validation"
-        indices = chosen_rows(rows, split)
-        if indices and not self._loaded.config.trainer.skip_all_evaluation:
-            session = self._prepared()
-            output = folder.path / f"{split}_predictions.jsonl"
-            scores, found, scored = session.evaluate(rows, indices, BATCH, answers, output)
-            about = {"split": split, "rows": scored, "rows_answered": len(found)}
-            write_json(folder.path / f"{split}_statistics.json", {**about, **scores})
-            if split == "test":
-                statistics["test"] = {"combined": {key: [value] for key, value in scores.items()}}
-            statistics["answers"] = about
-        else:
-            scores, found = {}, []
-        write_json(folder.path / "training_statistics.json", statistics)
-        shown = [(one.prompt, one.target, one.answer.text) for one in found if one.answer is not None]
-        return scores, [dict(zip(("prompt", "target", "response"), one, strict=True)) for one in shown[:3]]
+        return split, [] if self._loaded.config.trainer.skip_all_evaluation else chosen_rows(rows, split)
 
     def experiment(
         self,

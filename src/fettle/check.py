@@ -146,13 +146,6 @@ def _described(found: base.Base) -> str:
 
 def _base_warnings(config: Config, found: base.Base) -> Iterator[str]:
     tokenizer = found.tokenizer
-    trainer = config.trainer
-    slow = isinstance(trainer, TrainingSection) and (trainer.learning_rate == "auto" or trainer.learning_rate < 3e-4)
-    if config.base_model == "fettle:pocket" and (config.adapter is not None or slow):
-        yield (
-            "fettle:pocket knows nothing yet, so an adapter or a learning rate for pretrained models teaches it next to nothing; "
-            "train all its weights at about 1.5e-3 for some 20 epochs, or name a pretrained base_model"
-        )
     if tokenizer.eos_id is None:
         yield "the tokenizer has no end-of-text token: the model cannot learn to stop, answers end at max_new_tokens"
     if tokenizer.size > found.facts.vocab_size:

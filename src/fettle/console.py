@@ -105,8 +105,16 @@ def _summary(model: Model, results: TrainingResults) -> int:
     if answers is not None:
         split = answers["split"]
         scores = json.loads((folder / f"{split}_statistics.json").read_text(encoding="utf-8"))
-        out.print(f"{split} split, {answers['rows_answered']} of {answers['rows']} rows answered:", highlight=False)
+        answered = (
+            f", {answers['rows_answered']} of {answers['rows']} rows answered" if answers["rows_answered"] else ""
+        )
+        out.print(f"{split} split{answered}:", highlight=False)
+        base = scores.pop("base_exact_match", None)
         _scores(scores, out)
+        if base is not None:
+            out.print(
+                f"  exact match {base:.1%} before training -> {scores['exact_match']:.1%} after\n", highlight=False
+            )
         _samples(folder / f"{split}_predictions.jsonl", model.output_name, out)
     out.print(f"run folder: {folder}", markup=False, highlight=False, soft_wrap=True)
     if (folder / "model").is_dir():
@@ -143,9 +151,11 @@ def _samples(path: Path, name: str, out: Console, most: int = 2) -> None:
         for key, value in shown.items():
             out.print(f"  {_short(f'{key}: {value}')}", style="dim", markup=False, highlight=False, soft_wrap=True)
         ending = "" if row[f"{name}_stopped"] is not False else "  (did not stop by itself)"
-        out.print(
-            f"  -> {_short(str(row[f'{name}_response']))}{ending}\n", markup=False, highlight=False, soft_wrap=True
-        )
+        before = row.get(f"{name}_base_response")
+        if before is not None:
+            out.print(f"  before: {_short(before)}", style="dim", markup=False, highlight=False, soft_wrap=True)
+        answer = f"{'after: ' if before is not None else '->'} {_short(str(row[f'{name}_response']))}{ending}"
+        out.print(f"  {answer}\n", markup=False, highlight=False, soft_wrap=True)
 
 
 def _short(text: str, width: int = 160) -> str:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from fettle import base as bases
 from fettle.base import Base
 from fettle.config import Config, Loaded, load
@@ -15,6 +17,7 @@ from fettle.data.encode import encode_prompts
 from fettle.data.split import NAMES
 from fettle.errors import ConfigError, Fault
 from fettle.evaluation.evaluate import evaluate_answers, evaluate_likelihood
+from fettle.files import write_json
 from fettle.generation.decode import Decoder, settings
 from fettle.generation.predict import Prediction, predict, record, writer
 from fettle.hardware.device import usable
@@ -22,6 +25,7 @@ from fettle.model import load as loading
 from fettle.prepare import Rows, Sources, make_renderer, part_limits
 from fettle.prompt.render import columns_named
 from fettle.rows import Rendered, Row
+from fettle.run import RunFolder
 from fettle.tokenizer import read_tokenizer
 
 
@@ -88,6 +92,54 @@ class Session:
             rendered = renderer.prompt(row)
         return encode_prompts([rendered], self.base.tokenizer, part_limits(self.config))[0]
 
+    def answer_before(self, rows: Rows, indices: Sequence[int], folder: RunFolder, split: str, batch_size: int) -> None:
+        """Let the model answer rows before it is trained, so that the run can show what training changed."""
+        if not indices or rows.shape.format == "text":
+            return
+        self.model.eval()
+        devices = [torch.cuda.current_device()] if usable().kind == "cuda" else []
+        with torch.random.fork_rng(devices), writer(folder.path / f"{split}_base_predictions.jsonl", True) as put:
+            for one in predict(self.decoder(), rows, indices, batch_size):
+                put(record(one, self.output_name))
+
+    def score(
+        self,
+        rows: Rows,
+        indices: Sequence[int],
+        folder: RunFolder,
+        split: str,
+        batch_size: int,
+        answered: int | None,
+        statistics: dict[str, Any],
+    ) -> tuple[dict[str, float], list[dict[str, Any]]]:
+        """Score a split of a run, write its statistics and answers, and add them to the run's: (scores, some samples)."""
+        earlier = dict(zip(indices, self._base_responses(folder, split), strict=False))
+        output = folder.path / f"{split}_predictions.jsonl"
+        scores, found, scored = self.evaluate(rows, indices, batch_size, answered, output, earlier)
+        about: dict[str, Any] = {"split": split, "rows": scored, "rows_answered": len(found)}
+        pairs = [(earlier.get(one.index), one.target) for one in found]
+        same = [text.strip() == target.strip() for text, target in pairs if text is not None and target is not None]
+        if same:
+            about["base_exact_match"] = sum(same) / len(same)
+        write_json(folder.path / f"{split}_statistics.json", {**about, **scores})
+        if split == "test":
+            statistics["test"] = {"combined": {key: [value] for key, value in scores.items()}}
+        statistics["answers"] = about
+        samples = [
+            {"prompt": one.prompt, "target": one.target, "base": earlier.get(one.index), "response": one.answer.text}
+            for one in found
+            if one.answer is not None
+        ]
+        return scores, samples[:3]
+
+    def _base_responses(self, folder: RunFolder, split: str) -> list[str | None]:
+        """What the model answered before it was trained, where it was asked."""
+        path = folder.path / f"{split}_base_predictions.jsonl"
+        if not path.is_file():
+            return []
+        lines = path.read_text(encoding="utf-8").rstrip("\n").split("\n")
+        return [json.loads(line)[f"{self.output_name}_response"] for line in lines]
+
     def evaluate(
         self,
         rows: Rows,
@@ -95,12 +147,14 @@ class Session:
         batch_size: int,
         answered: int | None = None,
         output: Path | None = None,
+        earlier: Mapping[int, str | None] | None = None,
     ) -> tuple[dict[str, float], list[Prediction], int]:
         """Score rows: (scores, answers, number of rows scored).
 
         Args:
             answered: how many of the rows that can be scored are answered as well; None is all.
             output: file for the answers.
+            earlier: what the base answered, by row; stands beside the answers in the file.
         """
         scores, kept = evaluate_likelihood(self.model, rows, indices, usable().kind)
         if rows.shape.format == "text":  # a text that goes on has no right answer to be compared with
@@ -109,7 +163,8 @@ class Session:
         if output is not None:
             with writer(output, overwrite=True) as put:
                 for one in found:
-                    put(record(one, self.output_name))
+                    base = {f"{self.output_name}_base_response": earlier.get(one.index)} if earlier else {}
+                    put(record(one, self.output_name) | base)
         return scores | evaluate_answers(found, rows), found, len(kept)
 
 

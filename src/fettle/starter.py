@@ -8,7 +8,8 @@ from typing import Any
 
 import yaml
 
-from fettle.data.read import read
+from fettle.data.read import find, is_hub_name, read
+from fettle.data.stream import kind
 from fettle.data.table import Table
 from fettle.errors import DataError
 from fettle.prompt.config import placeholders
@@ -51,11 +52,13 @@ def write(dataset: str, base_model: str) -> str:
     Raises:
         FettleError: the data cannot be read, or has no two columns.
     """
+    head = f"# Written by `fettle init {_one_line(Path(dataset).name)}`; every key: `fettle schema`.\n"
+    head += f"model_type: llm\nbase_model: {_quoted(base_model)}\n"
+    if not is_hub_name(dataset, Path()) and all(kind(path) == "text" for path in find(dataset, Path())):
+        return head + _plain_text(dataset)
     tables = read(dataset)
     table = tables.get("", tables.get("train", next(iter(tables.values()))))
     columns = table.columns
-    head = f"# Written by `fettle init {_one_line(Path(dataset).name)}`; every key: `fettle schema`.\n"
-    head += f"model_type: llm\nbase_model: {_quoted(base_model)}\n"
     data = f"\ndataset:\n  path: {_quoted(dataset)}\n"
     if "messages" in columns and isinstance(_first(columns["messages"]), (list, str)):
         body = data + "  format: messages        # conversations of role and content, through the chat template\n"
@@ -63,7 +66,26 @@ def write(dataset: str, base_model: str) -> str:
         body = data + "  format: alpaca          # instruction, input, output\n"
     else:
         body = data + _features(table)
-    return head + body + _rest(len(table), base_model)
+    return head + body + _rest(len(table))
+
+
+def _plain_text(dataset: str) -> str:
+    """Continued pretraining on text files."""
+    return f"""
+dataset:
+  path: {_quoted(dataset)}
+  # document_separator: "\\n\\n"   # what stands between documents; without it each file is one
+
+preprocessing:
+  split:
+    type: random
+    probabilities: [0.98, 0.01, 0.01]   # training, validation, test
+
+trainer:
+  type: pretrain            # loss on every token
+  epochs: 1
+  # learning_rate: 2e-5     # auto: 2e-5, or 2e-4 with an adapter
+"""
 
 
 def _first(cells: Sequence[Any]) -> Any:
@@ -130,7 +152,7 @@ def _by_name(names: list[str], known: tuple[str, ...]) -> str | None:
     return next((name for word in known for name in names if name.lower() == word), None)
 
 
-def _rest(rows: int, base_model: str) -> str:
+def _rest(rows: int) -> str:
     split = "[0.8, 0.1, 0.1]" if rows >= 100 else "[0.7, 0.15, 0.15]"
     return f"""
 preprocessing:
@@ -138,28 +160,14 @@ preprocessing:
     type: random
     probabilities: {split}   # training, validation, test
 
-{_training(base_model)}
-generation:
-  do_sample: false          # true samples, with temperature and top_p
-"""
-
-
-def _training(base_model: str) -> str:
-    """The trainer section that suits the base: a pretrained one gets an adapter, the embedded one learns from nothing."""
-    if base_model == "fettle:pocket":
-        return """# fettle:pocket is tiny and knows nothing yet: all its weights are trained, fast and long.
-# Name a pretrained base_model for real work, put `adapter: lora` here, and leave the learning rate to Fettle.
-trainer:
-  type: finetune
-  epochs: 20
-  learning_rate: 1.5e-3
-  effective_batch_size: 8
-"""
-    return """adapter: lora               # trains a small adapter; remove this line to train all weights
+adapter: lora               # trains a small adapter; remove this line to train all weights
 
 trainer:
   type: finetune
   epochs: 3
   # learning_rate: 2e-4     # auto: 2e-4 with an adapter, 2e-5 without
   # effective_batch_size: 16   # auto goes by memory and by the number of rows
+
+generation:
+  do_sample: false          # true samples, with temperature and top_p
 """

@@ -88,9 +88,9 @@ def _samples(samples: Sequence[Mapping[str, Any]]) -> str:
     if not samples:
         return ""
     shown = [
-        f"**{key}**\n\n```text\n{sample[key]}\n```"
+        f"**{'response before training' if key == 'base' else key}**\n\n```text\n{sample[key]}\n```"
         for sample in samples
-        for key in ("prompt", "target", "response")
+        for key in ("prompt", "target", "base", "response")
         if sample.get(key) is not None
     ]
     return "## Samples of the test split\n\n" + "\n\n".join(shown)

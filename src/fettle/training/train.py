@@ -49,9 +49,13 @@ class Trained:
 
 
 def train(
-    loaded: Loaded, base: Base, rows: Rows, run: RunFolder, callbacks: Sequence[Callback], seed: int, resume: bool
-) -> Trained:
+    loaded: Loaded, base: Base, rows: Rows, run: RunFolder, callbacks: Sequence[Callback], seed: int, resume: bool,
+    before: Callable[[Any], None] | None = None,
+) -> Trained:  # fmt: skip
     """Fine-tune, and write the run folder.
+
+    Args:
+        before: called with the model as it is before its first step; not when a run goes on.
 
     Raises:
         FettleError: the run cannot start or go on; what was written before stays whole.
@@ -81,6 +85,8 @@ def train(
         f"{trained:,} of {everything:,} weights train · {chosen.precision} · "
         f"{chosen.effective_batch_size} rows per step · learning rate {chosen.learning_rate:g}"
     )
+    if before is not None and not resume:
+        before(model)
     faster = accelerate(model) if section.fast == "auto" else []
     if faster:
         tell(f"fast: {', '.join(faster)}")
@@ -168,7 +174,9 @@ def _teller(listeners: Sequence[Callback]) -> Callable[[str], None]:
 
 def _tell_rows(tell: Callable[[str], None], encoded: EncodedRows) -> None:
     counts = ", ".join(f"{len(split):,} {name}" for name, split in encoded.splits.items())
-    tell(f"rows: {counts}{' (from the cache)' if encoded.cached else ''}")
+    tell(
+        f"{'blocks of text' if encoded.format == 'text' else 'rows'}: {counts}{' (from the cache)' if encoded.cached else ''}"
+    )
     for name, split in encoded.splits.items():
         odd = [f"{split.counts[key]:,} {said}" for key, said in LOST_ROWS.items() if split.counts.get(key)]
         if odd:
