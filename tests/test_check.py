@@ -33,11 +33,10 @@ def table(count: int = 30, **columns: Any) -> list[dict[str, Any]]:
 def test_a_good_run(tmp_path: Path) -> None:
     found = report(tmp_path, table())
     assert found.faults == []
-    assert found.notes[0] == "base model: fettle:pocket (llama, 0.6 M weights, context 512, 1,536 ids)"
+    assert found.notes[0] == "base model: fettle:pocket (llama, 3.7 M weights, context 1024, 4,096 ids)"
     assert found.notes[1] == "data: 30 rows (21 training, 3 validation, 6 test), read as columns"
     assert found.notes[2].startswith("device: ")
     assert [warning.partition(";")[0] for warning in found.warnings] == [
-        "fettle:pocket knows nothing yet, so an adapter or a learning rate for pretrained models teaches it next to nothing",
         "the base model has a chat template, but rows are shown to it as plain text",
         "prompt and response follow each other with nothing between them",
     ]
@@ -49,7 +48,7 @@ def test_faults_of_data_and_hardware_together(tmp_path: Path, monkeypatch: pytes
     every = {"type": "random", "probabilities": [1.0, 0.0, 0.0]}
     found = report(tmp_path, rows, preprocessing__split=every, trainer__bucketing_field="x")
     assert len(found.faults) == 2
-    assert found.faults[0].startswith("1 rows are longer than 512 tokens: row 4 (")
+    assert found.faults[0].startswith("1 rows are longer than 1024 tokens: row 4 (")
     assert found.faults[1].startswith("this run needs about ")
     assert "but tiny, 0.0 GiB free" in found.faults[1]
     assert "config: trainer.bucketing_field: has no effect: nothing is padded in training" in found.warnings
@@ -84,10 +83,11 @@ def test_a_row_that_cannot_be_used(tmp_path: Path) -> None:
 
 
 def test_overlong_rows(tmp_path: Path) -> None:
-    rows = [{"question": "x", "answer": "word " * 600}] * 5 + table(20)
+    rows = [{"question": "x", "answer": "word " * 1100}] * 5 + table(20)
     every = {"type": "random", "probabilities": [1.0, 0.0, 0.0]}
     assert (
-        "5 rows are longer than 512 tokens: row 1 (" in report(tmp_path, rows, preprocessing={"split": every}).faults[0]
+        "5 rows are longer than 1024 tokens: row 1 ("
+        in report(tmp_path, rows, preprocessing={"split": every}).faults[0]
     )
     for how, said in (("truncate", "they are cut at the end"), ("drop", "they are left out")):
         found = report(tmp_path, rows, preprocessing={"split": every, "overlong_rows": how})

@@ -43,12 +43,12 @@ def test_rows_and_statistics(tmp_path: Path) -> None:
     assert text.count("tokens, ") == 3
     assert text.count("Antwort: ü [bold]x[/bold]<|im_end|>") == 3
     assert "│ Q: Question 0?" in text
-    assert "tokens per row (limit: 512)" in text
+    assert "tokens per row (limit: 1024)" in text
     assert [figures(text, name)[1] for name in ("training", "validation", "test")] == ["14", "2", "4"]
     assert "no row is truncated, dropped or empty" in text
 
 
-ROWS = [("x", "yes"), ("x", "word " * 600), ("word " * 600, "yes"), (None, "yes")]
+ROWS = [("x", "yes"), ("x", "word " * 1100), ("word " * 1100, "yes"), (None, "yes")]
 DATA = [{"question": question, "answer": answer, "split": 0} for question, answer in ROWS]
 
 
@@ -57,7 +57,7 @@ def test_counts_of_what_does_not_fit(tmp_path: Path) -> None:
     drop = {"missing_value_strategy": "drop_row"}
     text = shown(tmp_path, DATA, preprocessing=keys, input_features__0__preprocessing=drop)
     assert figures(text, "training")[:2] == ["training", "2"]
-    assert figures(text, "training")[5] == "1203"
+    assert figures(text, "training")[5] == "1104"
     assert (
         "training: 2 longer than the limit, 1 truncated, 1 dropped because nothing of their response is left, "
         "1 dropped for an empty cell\n"

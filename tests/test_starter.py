@@ -56,7 +56,7 @@ def test_guesses(tmp_path: Path, names: list[str], guess: tuple[str, str]) -> No
     ]
     config = load(starter(tmp_path, rows)).config
     assert (config.input_features[0].name, config.output_features[0].name) == guess
-    assert config.adapter is None  # the embedded model has nothing yet that an adapter could adapt
+    assert config.adapter is not None
     assert config.base_model == "fettle:pocket"
 
 
@@ -93,3 +93,14 @@ def test_a_pretrained_base_gets_an_adapter(tmp_path: Path) -> None:
     config = load(write(str(tmp_path / "rows.csv"), "some/model")).config
     assert config.adapter is not None
     assert config.trainer.learning_rate == "auto"
+
+
+def test_text_files_go_on_pretraining(tmp_path: Path) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text("one\n\ntwo\n" * 50)
+    loaded = load(write(str(path), "fettle:pocket"))
+    report = check.run(loaded, Sources.of(loaded.config), 42)
+    assert report.faults == []
+    assert loaded.config.trainer.type == "pretrain"
+    separated = load(write(str(path), "fettle:pocket"), ['dataset.document_separator="\\n\\n"'])
+    assert check.run(separated, Sources.of(separated.config), 42).faults == []

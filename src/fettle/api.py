@@ -137,11 +137,12 @@ class Model:
         folder = self._folder(place, self._describe(sources, rows))
         if not trains:
             return self._evaluate_base(rows, folder, split, answers)
-        where, indices = self._scored(rows, split)
-        asked = indices[: TEST_ANSWERS if answers is None else answers]
 
         def before(model: Any) -> None:
-            Session(self._loaded, base, model, rows.shape.format, seed).answer_before(rows, asked, folder, where, BATCH)
+            if answers != 0:
+                where, indices = self._scored(rows, split)
+                session = Session(self._loaded, base, model, rows.shape.format, seed)
+                session.answer_before(rows, indices[: answers or TEST_ANSWERS], folder, where, BATCH)
 
         trained = train(self._loaded, base, rows, folder, callbacks, seed, place[3] is not None, before)
         self._session = Session(self._loaded, base, trained.model, trained.encoded.format, seed)
@@ -202,9 +203,11 @@ class Model:
 
     def _scored(self, rows: Rows, split: str) -> tuple[str, list[int]]:
         """The split that a run is scored on (validation where there is no test split), and its rows."""
+        if self._loaded.config.trainer.skip_all_evaluation:
+            return split, []
         if split == "test" and not rows.splits["test"]:
             split = "validation"
-        return split, [] if self._loaded.config.trainer.skip_all_evaluation else chosen_rows(rows, split)
+        return split, chosen_rows(rows, split)
 
     def experiment(
         self,

@@ -11,6 +11,7 @@ results/<experiment>_<model>[_n]/
   checkpoints/            what a stopped run goes on from
   model/                  adapter or full weights, tokenizer, chat template, fettle.yaml, fettle.json, README.md (the card)
   test_predictions.jsonl  where the test split was predicted
+  test_base_predictions.jsonl  what the base answered before it was trained
 """
 
 from __future__ import annotations

@@ -66,7 +66,7 @@ def test_streamed_pieces_make_the_answer(decoder, prompts):
 
 
 def test_a_prompt_that_leaves_no_room_is_cut_from_the_left(decoder):
-    long = decoder.tokenizer.encode(["word " * 600], special=True)[0]
+    long = decoder.tokenizer.encode(["word " * 1100], special=True)[0]
     answer = next(decoder.answers([long], 1))
     assert answer.truncated
     assert len(answer.ids) <= 12

@@ -130,7 +130,7 @@ def test_saved_adapter_opens_in_plain_peft(base, tmp_path, init):
                 weight.add_(0.05)
     model.eval()
     load.save(model, base.tokenizer, tmp_path / "model", {"fettle.yaml": "x: 1\n"})
-    plain = AutoPeftModelForCausalLM.from_pretrained(tmp_path / "model").eval()
+    plain = AutoPeftModelForCausalLM.from_pretrained(tmp_path / "model", dtype=torch.float32).eval()
     ids = torch.tensor([[5, 6, 7, 8]])
     with torch.no_grad():
         assert torch.allclose(plain(ids).logits, model(ids).logits, atol=1e-4)

@@ -34,9 +34,9 @@ def change(folder: Path, **keys: Any) -> None:
 def test_pocket() -> None:
     found = facts("fettle:pocket", locate("fettle:pocket"))
     shape = (found.family, found.context, found.vocab_size, found.hidden, found.layers)
-    assert shape == ("llama", 512, 1536, 128, 2)
-    attention, feed_forward, embeddings = 128 * (128 + 64 + 64 + 128), 3 * 128 * 352, 1536 * 128
-    assert found.parameters == embeddings + 2 * (attention + feed_forward + 2 * 128) + 128
+    assert shape == ("llama", 1024, 4096, 256, 4)
+    attention, feed_forward, embeddings = 256 * (256 + 64 + 64 + 256), 3 * 256 * 640, 4096 * 256
+    assert found.parameters == embeddings + 4 * (attention + feed_forward + 2 * 256) + 256
 
 
 def test_parameters_are_those_of_the_model(tiny_llama: Path) -> None:
