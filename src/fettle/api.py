@@ -139,8 +139,8 @@ class Model:
             return self._evaluate_base(rows, folder, split, answers)
 
         def before(model: Any) -> None:
-            if answers != 0:
-                where, indices = self._scored(rows, split)
+            where, indices = self._scored(rows, split) if answers != 0 else (split, [])
+            if indices:
                 session = Session(self._loaded, base, model, rows.shape.format, seed)
                 session.answer_before(rows, indices[: answers or TEST_ANSWERS], folder, where, BATCH)
 

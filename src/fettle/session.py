@@ -94,7 +94,7 @@ class Session:
 
     def answer_before(self, rows: Rows, indices: Sequence[int], folder: RunFolder, split: str, batch_size: int) -> None:
         """Let the model answer rows before it is trained, so that the run can show what training changed."""
-        if not indices or rows.shape.format == "text":
+        if rows.shape.format == "text":
             return
         self.model.eval()
         devices = [torch.cuda.current_device()] if usable().kind == "cuda" else []
