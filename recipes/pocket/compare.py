@@ -116,7 +116,7 @@ class KneserNey:
         text_T = np.array([self.begin, *document], np.int64)
         last_T, ids_T = text_T[1:], text_T
         lowest = self.levels[0]
-        found_T = lowest.discounted_G[last_T] + lowest.backoff_C[0] / (self.symbols - 1)
+        found_T: Floats = lowest.discounted_G[last_T] + lowest.backoff_C[0] / (self.symbols - 1)
         for one in self.levels[1:]:
             contexts_T = ids_T[:-1]
             keys_T = contexts_T * self.symbols + last_T  # below 0, so never found, after an unknown context
@@ -160,16 +160,11 @@ def bits_of_tokens(logits_of: Callable[[torch.Tensor], torch.Tensor], ids: Seque
 def special_token(folder: Path, tokenizer: Tokenizer, *names: str) -> int | None:
     """The id of the first of these tokens (`bos_token`, ...) that the tokenizer's files name."""
     about: dict[str, Any] = {}
-    for name in ("special_tokens_map.json", "tokenizer_config.json"):
-        if (folder / name).exists():
-            about |= json.loads((folder / name).read_text(encoding="utf-8"))
-    for name in names:
-        token = about.get(name)
-        if token:
-            found = tokenizer.token_to_id(token["content"] if isinstance(token, dict) else token)
-            if found is not None:
-                return int(found)
-    return None
+    for path in (folder / "special_tokens_map.json", folder / "tokenizer_config.json"):
+        about |= json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    tokens = [about[name] for name in names if about.get(name)]
+    ids = [tokenizer.token_to_id(token["content"] if isinstance(token, dict) else token) for token in tokens]
+    return next((found for found in ids if found is not None), None)
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
@@ -236,16 +231,12 @@ def read(path: Path) -> Iterator[str]:
                 yield text
 
 
-def size(text: str) -> int:
-    """Bytes of UTF-8."""
-    return len(text.encode())
-
-
 def read_up_to(path: Path, limit: int) -> list[str]:
     """Whole documents from the start of a file, as long as they fit into so many bytes."""
-    found, taken = [], 0
+    found: list[str] = []
+    taken = 0
     for text in read(path):
-        taken += size(text)
+        taken += len(text.encode())
         if taken > limit:
             break
         found.append(text)
@@ -259,23 +250,27 @@ def score(name: str, parameters: int, bits: Callable[[str], float], texts: dict[
     started = time.perf_counter()
     row = Row(name, parameters)
     for column, documents in texts.items():
-        row.bits_per_byte[column] = sum(map(bits, documents)) / sum(map(size, documents))
+        row.bits_per_byte[column] = sum(map(bits, documents)) / len("".join(documents).encode())
     print(f"{name}: scored in {time.perf_counter() - started:.0f} s", file=sys.stderr)
     return row
 
 
 def baselines(train: Path, texts: dict[str, list[str]], name: str, tokenizer: Tokenizer) -> Iterator[Row]:
     """The rows of the two 5-gram models."""
-    documents, started = list(read(train)), time.perf_counter()
-    of_bytes = KneserNey((text.encode() for text in documents), 256)
-    print(f"{ORDER}-gram of bytes: trained in {time.perf_counter() - started:.0f} s", file=sys.stderr)
-    yield score(f"{ORDER}-gram, bytes", of_bytes.parameters, lambda text: of_bytes.bits(text.encode()), texts)
-    del of_bytes
-    started, vocabulary = time.perf_counter(), max(tokenizer.get_vocab().values()) + 1
-    of_tokens = KneserNey(encode(tokenizer, documents), vocabulary)
-    print(f"{ORDER}-gram of tokens: trained in {time.perf_counter() - started:.0f} s", file=sys.stderr)
-    bits: Callable[[str], float] = lambda text: of_tokens.bits(next(encode(tokenizer, [text])))  # noqa: E731
-    yield score(f"{ORDER}-gram, tokens of {name}", of_tokens.parameters, bits, texts)
+    documents = list(read(train))
+    kinds: list[tuple[str, int, Callable[[Sequence[str]], Iterator[Symbols]]]] = [
+        ("bytes", 256, lambda some: (text.encode() for text in some)),
+        (f"tokens of {name}", max(tokenizer.get_vocab().values()) + 1, lambda some: encode(tokenizer, some)),
+    ]
+    for kind, vocabulary, symbols in kinds:
+        started = time.perf_counter()
+        model = KneserNey(symbols(documents), vocabulary)
+        print(f"{ORDER}-gram of {kind}: trained in {time.perf_counter() - started:.0f} s", file=sys.stderr)
+
+        def bits(text: str, model: KneserNey = model, symbols: Callable[..., Iterator[Symbols]] = symbols) -> float:
+            return model.bits(next(symbols([text])))
+
+        yield score(f"{ORDER}-gram, {kind}", model.parameters, bits, texts)
 
 
 def markdown(rows: Sequence[Row]) -> str:
@@ -310,7 +305,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows.extend(baselines(given.train, texts, first, load_tokenizer(Path(folders[first]))))
     print(markdown(rows))
     if given.out:
-        about = {name: {"documents": len(found), "bytes": sum(map(size, found))} for name, found in texts.items()}
+        about = {
+            name: {"documents": len(found), "bytes": len("".join(found).encode())} for name, found in texts.items()
+        }
         made = {"texts": about, "train": given.train.name, "rows": [vars(row) for row in rows]}
         given.out.write_text(json.dumps(made, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
