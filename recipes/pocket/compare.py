@@ -18,7 +18,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from transformers import AutoModelForCausalLM
 Integers = NDArray[np.integer[Any]]
 Floats = NDArray[np.float64]
 Symbols = Sequence[int] | Integers
+Row = dict[str, Any]  # of the table
 ORDER = 5
 CHUNK = 1000  # documents encoded at once
 FALLBACK_DISCOUNTS = (0.5, 1.0, 1.5)  # where the counts of counts give none; the same as in KenLM
@@ -182,15 +183,6 @@ def encode(tokenizer: Tokenizer, documents: Sequence[str]) -> Iterator[Integers]
             yield np.array(found.ids, np.int32)
 
 
-@dataclass(frozen=True)
-class Row:
-    """A line of the table."""
-
-    name: str
-    parameters: int
-    bits_per_byte: dict[str, float] = field(default_factory=dict)
-
-
 class Transformer:
     """A causal language model of a Hugging Face folder, in float32.
 
@@ -205,20 +197,15 @@ class Transformer:
         self.unknown_seen = 0
         self.model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
         self.model.eval()
-
-    @property
-    def parameters(self) -> int:
-        """Trained numbers; tied ones count once."""
-        return sum(one.numel() for one in self.model.parameters())
+        self.parameters = sum(one.numel() for one in self.model.parameters())  # tied ones count once
 
     def bits(self, document: str) -> float:
         """What the tokens of a document cost, its end left out."""
-        [ids_T] = encode(self.tokenizer, [document])
-        self.unknown_seen += int((ids_T == self.unknown).sum()) if self.unknown is not None else 0
-        config, ids = self.model.config, ids_T.tolist()
+        ids: list[int] = next(encode(self.tokenizer, [document])).tolist()
+        self.unknown_seen += sum(one == self.unknown for one in ids)
+        config = self.model.config
         first = math.log2(config.vocab_size) if self.start is None else 0.0
-        ids = ids if self.start is None else [self.start, *ids]
-        context = config.max_position_embeddings
+        ids, context = ids if self.start is None else [self.start, *ids], config.max_position_embeddings
         return first + bits_of_tokens(lambda ids_1T: self.model(ids_1T, use_cache=False).logits, ids, context)
 
 
@@ -248,11 +235,9 @@ def read_up_to(path: Path, limit: int) -> list[str]:
 def score(name: str, parameters: int, bits: Callable[[str], float], texts: dict[str, list[str]]) -> Row:
     """The row of one model."""
     started = time.perf_counter()
-    row = Row(name, parameters)
-    for column, documents in texts.items():
-        row.bits_per_byte[column] = sum(map(bits, documents)) / len("".join(documents).encode())
+    found = {column: sum(map(bits, some)) / len("".join(some).encode()) for column, some in texts.items()}
     print(f"{name}: scored in {time.perf_counter() - started:.0f} s", file=sys.stderr)
-    return row
+    return {"name": name, "parameters": parameters, "bits_per_byte": found}
 
 
 def baselines(train: Path, texts: dict[str, list[str]], name: str, tokenizer: Tokenizer) -> Iterator[Row]:
@@ -275,11 +260,11 @@ def baselines(train: Path, texts: dict[str, list[str]], name: str, tokenizer: To
 
 def markdown(rows: Sequence[Row]) -> str:
     """The table, bits per byte with three decimals."""
-    columns = list(rows[0].bits_per_byte)
+    columns = list(rows[0]["bits_per_byte"])
     lines = [f"| model | parameters | {' | '.join(columns)} |", "|---" + "|--:" * (1 + len(columns)) + "|"]
     for row in rows:
-        scores = " | ".join(f"{row.bits_per_byte[column]:.3f}" for column in columns)
-        lines.append(f"| {row.name} | {row.parameters:,} | {scores} |")
+        scores = " | ".join(f"{row['bits_per_byte'][column]:.3f}" for column in columns)
+        lines.append(f"| {row['name']} | {row['parameters']:,} | {scores} |")
     return "\n".join(lines)
 
 
@@ -305,10 +290,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows.extend(baselines(given.train, texts, first, load_tokenizer(Path(folders[first]))))
     print(markdown(rows))
     if given.out:
-        about = {
-            name: {"documents": len(found), "bytes": len("".join(found).encode())} for name, found in texts.items()
-        }
-        made = {"texts": about, "train": given.train.name, "rows": [vars(row) for row in rows]}
+        about = {name: {"documents": len(some), "bytes": len("".join(some).encode())} for name, some in texts.items()}
+        made = {"texts": about, "train": given.train.name, "rows": rows}
         given.out.write_text(json.dumps(made, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
