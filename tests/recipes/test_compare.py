@@ -172,13 +172,13 @@ def test_the_table_has_a_column_for_each_text(compare: Any, uniform: Any, tmp_pa
     (tmp_path / "a.txt").write_text("\n\n".join(lines))
     (tmp_path / "b.jsonl").write_text("".join(json.dumps({"text": line + "\nand more"}) + "\n" for line in lines))
     texts, out = [str(tmp_path / "a.txt"), str(tmp_path / "b.jsonl")], tmp_path / "table.json"
-    models = ["--models", f"tiny={uniform()}", "--limit-bytes", "200", "--out", str(out)]
+    models = ["--models", f"tiny={uniform()}", "--limit-bytes", "190", "--out", str(out)]
     compare.main(["--texts", *texts, "--train", texts[1], *models])
     shown = capsys.readouterr().out.splitlines()
     made = json.loads(out.read_text())
     assert shown[0] == "| model | parameters | a | b |"
     assert [row["name"] for row in made["rows"]] == ["tiny", "5-gram, bytes", "5-gram, tokens of tiny"]
-    taken = {"a": lines[:4], "b": [line + "\nand more" for line in lines[:3]]}  # the next ones end beyond 200 bytes
+    taken = {"a": lines[:4], "b": [line + "\nand more" for line in lines[:3]]}  # the next ones end beyond the limit
     sizes = {name: {"documents": len(some), "bytes": len("".join(some))} for name, some in taken.items()}
     assert made["texts"] == sizes
     assert all(row["bits_per_byte"]["a"] < made["rows"][0]["bits_per_byte"]["a"] for row in made["rows"][1:])
