@@ -25,7 +25,9 @@ NEUTRAL = (
 @pytest.fixture(scope="module")
 def plain() -> tuple[Any, Any]:
     """Model and tokenizer, by transformers alone."""
-    return AutoModelForCausalLM.from_pretrained(POCKET, dtype=torch.float32).eval(), AutoTokenizer.from_pretrained(POCKET)
+    return AutoModelForCausalLM.from_pretrained(POCKET, dtype=torch.float32).eval(), AutoTokenizer.from_pretrained(
+        POCKET
+    )
 
 
 def bits_per_byte(model: Any, tokenizer: Any, text: str) -> float:
@@ -33,13 +35,6 @@ def bits_per_byte(model: Any, tokenizer: Any, text: str) -> float:
     with torch.no_grad():
         loss = model(input_ids=ids, labels=ids).loss
     return float(loss) * (ids.shape[1] - 1) / math.log(2) / len(text.encode())
-
-
-def continued(plain: tuple[Any, Any], prompt: str, most: int = 24) -> str:
-    model, tokenizer = plain
-    ids = torch.tensor([[tokenizer.eos_token_id, *tokenizer(prompt).input_ids]])
-    out = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=most, do_sample=False)
-    return str(tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True))
 
 
 def test_it_is_small_and_says_where_it_comes_from() -> None:
@@ -56,15 +51,6 @@ def test_english_costs_it_far_less_than_chance(plain: tuple[Any, Any]) -> None:
     assert bits_per_byte(*plain, NEUTRAL) < 0.85 * bits_per_byte(*plain, shuffled)
 
 
-def test_it_follows_the_pattern_of_examples(plain: tuple[Any, Any]) -> None:
-    names = ["Marta", "Ole", "Ines", "Pavel", "Yuki"]
-    shown = "".join(f"Text: {name} lives in {city}.\nName: {name}\n\n" for name, city in zip(names, "ABCDE", strict=True))
-    right = 0
-    for name in ("Clara", "Henrik", "Amir", "Sofia", "Lena", "Oscar", "Nina", "Jonas"):
-        right += continued(plain, f"{shown}Text: {name} lives in Rome.\nName:", 8).split("\n")[0].strip() == name
-    assert right >= 6
-
-
 def test_it_answers_in_chat_form_and_stops() -> None:
     model = Model({"model_type": "llm", "base_model": "fettle:pocket", "trainer": {"type": "none"}})
     said = model.generate("Who are you?", {"max_new_tokens": 60}, return_full_text=False)
@@ -75,7 +61,9 @@ def test_it_answers_in_chat_form_and_stops() -> None:
 def test_an_adapter_teaches_it_a_task_in_seconds(tmp_path: Any) -> None:
     """What a random base of this size does not learn from 200 rows: to copy what it has never seen."""
     kinds = ["apples", "pears", "plums", "figs"]
-    names = [f"{a}{b}" for a in ("Mar", "Lo", "Ti", "Ben", "Sa") for b in ("ta", "na", "mo", "lik", "ri", "do", "vo", "ke")]
+    names = [
+        f"{a}{b}" for a in ("Mar", "Lo", "Ti", "Ben", "Sa") for b in ("ta", "na", "mo", "lik", "ri", "do", "vo", "ke")
+    ]
     rows = [
         {"note": f"{name} ordered {3 + n % 7} {kinds[n % 4]}.", "json": json.dumps({"who": name, "what": kinds[n % 4]})}
         for n, name in enumerate(names * 6)

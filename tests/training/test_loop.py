@@ -101,7 +101,7 @@ def test_golden_losses(run):
     assert losses == pytest.approx(GOLDEN, abs=2e-3)
 
 
-GOLDEN = [7.9583, 7.0533, 6.1897, 5.5410, 5.3082, 5.3898]
+GOLDEN = [4.3333, 2.6577, 2.4490, 1.6742, 1.7659, 1.3291]
 
 
 class StopAt(Callback):
