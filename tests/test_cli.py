@@ -221,3 +221,16 @@ def test_quickstart_data_are_what_the_script_writes(tmp_path):
     copy.write_text((QUICKSTART / "make_tickets.py").read_text())
     subprocess.run([sys.executable, str(copy)], check=True, cwd=tmp_path, capture_output=True)
     assert (tmp_path / "tickets.jsonl").read_bytes() == (QUICKSTART / "tickets.jsonl").read_bytes()
+
+
+def test_changes_may_stand_between_options(tmp_path):
+    data = QUICKSTART / "tickets.jsonl"
+    done = fettle(
+        "check", "--config", QUICKSTART / "config.yaml", "trainer.epochs=2", "--dataset", data, "trainer.epoch=4"
+    )
+    assert "trainer.epoch: unknown key" in done.stderr + done.stdout
+    assert "trainer.epochs" not in done.stderr
+    for wrong in (("check", "--confg", "x"), ("schema", "a=b")):
+        done = fettle(*wrong)
+        assert done.returncode == 2
+        assert "unrecognized arguments" in done.stderr

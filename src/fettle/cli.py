@@ -24,9 +24,15 @@ EPILOG = """examples:
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run a verb. Exit status: 0 done, 1 check found faults, 2 a user's fault, 130 interrupted."""
-    arguments = _parser().parse_args(argv)
+    parser = _parser()
+    arguments, rest = parser.parse_known_args(argv)
+    changes = [one for one in rest if "=" in one and not one.startswith("-")]
+    if len(changes) < len(rest) or (changes and not hasattr(arguments, "overrides")):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if changes:  # argparse gathers changes of the config in one place only; they may stand between options
+        arguments.overrides = [*arguments.overrides, *changes]
     if arguments.verb is None:
-        _parser().print_help()
+        parser.print_help()
         sys.exit(2)
     if arguments.verb in HEAVY:
         from fettle.hardware.threads import wait_briefly
