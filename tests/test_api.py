@@ -199,7 +199,7 @@ def test_trainer_none_just_evaluates_the_base(tmp_path):
     section["trainer"] = {"type": "none"}
     model = Model(section)
     results = model.train(rows(64), output_directory=tmp_path)
-    assert results.train_stats["test"]["combined"]["loss"][0] > 5
+    assert 3 < results.train_stats["test"]["combined"]["loss"][0] < 6
     assert not (Path(results.output_directory) / "model").exists()
     again = Model.load(results.output_directory)
     assert again.generate("red", {"max_new_tokens": 3}) == model.generate("red", {"max_new_tokens": 3})
