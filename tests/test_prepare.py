@@ -89,7 +89,7 @@ def test_limits_of_the_features(mixed: Path) -> None:
     )
     [(_, _, encoded, _)] = rows.encoded("training")
     stop = rows.tokenizer.eos_id
-    assert [one.trained.count(False) for one in encoded] == [3, 3, 5, 3]
+    assert [one.trained.count(False) for one in encoded] == [2, 2, 5, 1]
     assert [(sum(one.trained), one.ids[-1] == stop) for one in encoded] == [(3, True), (5, False), (3, True), (3, True)]
     chat = rows_of(mixed, input_features__0__preprocessing=cut, prompt__use_chat_template=True)
     with pytest.raises(DataError, match="max_sequence_length cannot be combined with a chat template"):
