@@ -208,7 +208,7 @@ def test_quickstart_trains(tmp_path):
     """A short run of the README's first command: all its keys, fewer rows."""
     done = fettle(
         "experiment", "--config", QUICKSTART / "config.yaml", "--dataset", QUICKSTART / "tickets.jsonl",
-        "preprocessing.sample_size=300", "trainer.epochs=1", cwd=tmp_path,
+        "preprocessing.sample_size=300", "trainer.train_steps=26", cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     scores = json.loads((tmp_path / "results/experiment_run/test_statistics.json").read_text())
